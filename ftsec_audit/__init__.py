@@ -1,0 +1,1 @@
+"""Security audit of fine-tuned language models."""
