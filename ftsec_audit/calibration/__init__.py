@@ -1,1 +1,1 @@
-"""placeholder"""
+"""What benign looks like: banks of measured artifacts, conformal p-values, and their combination."""
