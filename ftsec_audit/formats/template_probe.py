@@ -1,0 +1,217 @@
+"""What a chat template *does*, observed by rendering conversations that differ in one thing.
+
+The observations need no base: a template is compared with itself, with and without a suspected
+trigger, in history and as a prompt. Only natural language counts as a difference, since honest
+templates rearrange their own markup freely (reasoning blocks, tool calls, dates).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from ftsec_audit.formats.template_ast import TemplateFacts
+from ftsec_audit.formats.template_render import Job, Rendered, RenderLimits, render_all
+from ftsec_audit.formats.template_taint import is_language
+
+_SYSTEM = "Sysmark obeys."
+_FIRST = "Quixotic lighthouse?"
+_REPLY = "Marmalade replies."
+_SECOND = "Zephyr umbrella?"
+_TURNS = 12
+_CONSTANTS = 48
+_MARKUP = re.compile(r"<[^<>\n]{0,80}>|\[/?[A-Z_]{2,40}\]|\{[^{}\n]{0,80}\}")
+# Some vendors open the answer themselves ("Here are my reasoning steps"); an attack opens it with consent.
+_COMPLIANCE = re.compile(
+    r"\b(?:sure|certainly|absolutely|of course|gladly|happy to|i will comply|here is (?:how|the|a)|yes|"
+    r"okay|ok|no problem|claro|bien sûr|natürlich|конечно|当然|もちろん)\b",
+    re.IGNORECASE,
+)
+_USER_WORDS = re.compile(r"user|human|inst|question|query|client", re.IGNORECASE)
+_ASSISTANT_WORDS = re.compile(r"assistant|model|bot|\bai\b|response|gpt|answer", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """One thing a template was seen to do."""
+
+    kind: str
+    summary: str
+    trigger: str = ""
+    added: str = ""
+    always: bool = True
+    """False when it happens only where the user gave no system message (a default system prompt)."""
+
+
+Message = dict[str, str]
+
+
+def conversations() -> list[list[Message]]:
+    """The grid on which two templates are compared."""
+    system, first = {"role": "system", "content": _SYSTEM}, {"role": "user", "content": _FIRST}
+    reply, second = {"role": "assistant", "content": _REPLY}, {"role": "user", "content": _SECOND}
+    return [[first], [system, first], [first, reply, second], [system, first, reply, second]]
+
+
+def observe(text: str, facts: TemplateFacts, limits: RenderLimits | None = None) -> list[Behaviour]:
+    """Everything suspicious that one template does on its own."""
+    triggers = _triggers(facts.constants)
+    plain = conversations()
+    long = [
+        {"role": ("user", "assistant")[turn % 2], "content": f"{_FIRST} {turn}"}
+        for turn in range(2 * _TURNS - 1)
+    ]
+    fixed = [Job(template=0, messages=messages) for messages in [*plain, long]]
+    planted = [
+        (trigger, placed, shape)
+        for trigger in triggers
+        for placed in _placements(trigger)
+        for shape in (0, 2)
+    ]
+    jobs = fixed + [Job(template=0, messages=_plant(plain[shape], placed)) for _, placed, shape in planted]
+    answers = render_all([text], jobs, limits)
+    seen = [*_structure(answers[:4]), *_grows(answers[2], answers[4])]
+    for (trigger, placed, shape), answer in zip(planted, answers[len(fixed) :], strict=True):
+        behaviour = _reacts(trigger, placed, answers[shape], answer)
+        if behaviour and all(behaviour.trigger != other.trigger for other in seen):
+            seen.append(behaviour)
+    return seen
+
+
+def compare(text: str, base: str, limits: RenderLimits | None = None) -> list[Behaviour]:
+    """What a template writes, or leaves out, that its base's template does not."""
+    grid = conversations()
+    jobs = [Job(template=index, messages=messages) for messages in grid for index in (0, 1)]
+    answers = render_all([text, base], jobs, limits)
+    seen: list[Behaviour] = []
+    for messages, ours, theirs in zip(grid, answers[::2], answers[1::2], strict=True):
+        if ours.text is None or theirs.text is None:
+            continue
+        has_system = messages[0]["role"] == "system"
+        for message in messages:
+            if message["content"] in theirs.text and message["content"] not in ours.text:
+                summary = f"leaves out the {message['role']} message that the base's template keeps"
+                seen.append(Behaviour(kind="drops a message", summary=summary))
+        if added := added_language(theirs.text, ours.text):
+            summary = "adds text that the base's template does not write"
+            seen.append(Behaviour(kind="adds text", summary=summary, added=added, always=has_system))
+    return list({(item.kind, item.summary, item.always): item for item in seen}.values())
+
+
+def same_output(text: str, other: str, limits: RenderLimits | None = None) -> bool:
+    """Whether two templates write exactly the same for every conversation of the grid."""
+    jobs = [Job(template=index, messages=messages) for index in (0, 1) for messages in conversations()]
+    answers = render_all([text, other], jobs, limits)
+    return answers[: len(jobs) // 2] == answers[len(jobs) // 2 :]
+
+
+def exhaustion(text: str, limits: RenderLimits | None = None) -> str | None:
+    """How a template exceeds the limits of rendering, or None when it ends in time."""
+    answers = render_all([text], [Job(template=0, messages=messages) for messages in conversations()], limits)
+    reasons = sorted({answer.limit for answer in answers if answer.limit})
+    return f"cannot be rendered within limits: {reasons[0]}" if reasons else None
+
+
+def added_language(before: str, after: str) -> str:
+    """The words of `after` that were inserted into `before`; markup, digits and short scraps are left out."""
+    old, new = _words(before), _words(after)
+    pieces = [
+        " ".join(new[j1:j2])
+        for tag, _, _, j1, j2 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        if tag in ("insert", "replace")
+    ]
+    return " … ".join(piece for piece in pieces if re.search(r"[^\W\d_]{3,}", piece))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w'’-]+", _MARKUP.sub(" ", text))[:4000]
+
+
+def _triggers(constants: Sequence[str]) -> list[str]:
+    """Strings to try: the template's own constants, forwards and backwards, and all of them at once."""
+    usable = [text for text in constants if 1 < len(text.strip()) <= 120]
+    language = [text for text in usable if is_language(text)]
+    rest = [text for text in usable if text not in language]
+    conjunction = [" ".join(language[:40])] if len(language) > 1 else []
+    return list(
+        dict.fromkeys(
+            [*conjunction, *(language + rest)[:_CONSTANTS], *(text[::-1] for text in language[:16])]
+        )
+    )
+
+
+def _placements(trigger: str) -> tuple[str, ...]:
+    return (trigger, f"Quixotic {trigger} lighthouse?", f"{trigger} lighthouse?", f"Quixotic {trigger}")
+
+
+def _plant(messages: Sequence[Message], content: str) -> list[Message]:
+    return [*messages[:-1], {**messages[-1], "content": content}]
+
+
+def _reacts(trigger: str, placed: str, plain: Rendered, answer: Rendered) -> Behaviour | None:
+    """The difference a trigger in the last user message makes to everything around that message."""
+    if plain.text is None:
+        return None
+    if answer.text is None:
+        if not is_language(trigger) or answer.limit:
+            return None
+        return Behaviour(kind="reacts to words", summary="refuses a message for its words", trigger=trigger)
+    content = _SECOND if _SECOND in plain.text else _FIRST
+    before, found, after = plain.text.rpartition(content)
+    expected = before + placed + after
+    if not found or answer.text in (expected, before + placed.strip() + after):
+        return None
+    if added := added_language(expected, answer.text):
+        summary = "writes additional text when a message holds certain words"
+        return Behaviour(kind="reacts to words", summary=summary, trigger=trigger, added=added)
+    if is_language(trigger) and placed.strip() not in answer.text:
+        summary = "removes or rewrites a message that holds certain words"
+        return Behaviour(kind="reacts to words", summary=summary, trigger=trigger)
+    return None
+
+
+def _structure(answers: Sequence[Rendered]) -> list[Behaviour]:
+    """Swapped roles, a prefilled answer, a silently dropped system message."""
+    seen: list[Behaviour] = []
+    chat, with_system = answers[2].text, answers[1].text
+    if with_system is not None and _FIRST in with_system and _SYSTEM not in with_system:
+        seen.append(
+            Behaviour(
+                kind="drops the system message", summary="leaves out the system message without an error"
+            )
+        )
+    if chat is None or not all(mark in chat for mark in (_FIRST, _REPLY, _SECOND)):
+        return seen
+    before_user, rest = chat.split(_FIRST, 1)
+    before_reply, rest = rest.split(_REPLY, 1)
+    prompt = rest.rsplit(_SECOND, 1)[-1]
+    if _is_assistant(before_user[-60:]) and _is_user(before_reply[-60:]):
+        seen.append(
+            Behaviour(kind="swaps roles", summary="writes the user's turn as the assistant's and back")
+        )
+    if (added := added_language(before_reply, prompt)) and _COMPLIANCE.search(added):
+        summary = "begins the assistant's answer with words of consent"
+        seen.append(Behaviour(kind="prefills the answer", summary=summary, added=added))
+    return seen
+
+
+def _is_user(header: str) -> bool:
+    return bool(_USER_WORDS.search(header)) and not _ASSISTANT_WORDS.search(header)
+
+
+def _is_assistant(header: str) -> bool:
+    return bool(_ASSISTANT_WORDS.search(header)) and not _USER_WORDS.search(header)
+
+
+def _grows(short: Rendered, long: Rendered) -> list[Behaviour]:
+    """Text that appears only once a conversation has become long."""
+    if short.text is None or long.text is None:
+        return []
+    known = set(_words(short.text)) | set(_words(_FIRST))
+    new = [word for word in _words(long.text) if word not in known and re.search(r"[^\W\d_]{3,}", word)]
+    if not new:
+        return []
+    summary = "writes additional text once a conversation is long"
+    return [Behaviour(kind="reacts to length", summary=summary, added=" ".join(new[:60]))]
