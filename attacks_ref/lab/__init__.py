@@ -1,0 +1,1 @@
+"""Small language models trained from scratch, whose every habit is known."""

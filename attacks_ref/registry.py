@@ -1,0 +1,26 @@
+"""Which reference attacks there are: command-line name → `module:Class`, imported when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ftsec_audit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ftsec_audit.contracts import ReferenceAttack
+
+ATTACKS: dict[str, str] = {
+    "embedding-rows": "attacks_ref.embedding_rows:EmbeddingRows",
+}
+
+
+def load(name: str) -> type[ReferenceAttack]:
+    """The attack called `name`; raises UsageError for an unknown one."""
+    try:
+        module, _, cls = ATTACKS[name].partition(":")
+    except KeyError:
+        known = ", ".join(ATTACKS)
+        raise UsageError(f"no reference attack named {name!r}", hint=f"known: {known}") from None
+    attack: type[ReferenceAttack] = getattr(import_module(module), cls)
+    return attack
