@@ -1,0 +1,168 @@
+"""FTA421 remote-code: does loading the model run code that the repository brought along?
+
+**Question.** Does a configuration name Python code to be imported from this repository or another one
+(`auto_map`, `custom_pipelines`, a custom attention kernel, `trust_remote_code`, a module of
+sentence-transformers), or is there a file that a serving program runs by its name (`handler.py`,
+`custom_generate/generate.py`)?
+
+**Why an attacker causes it.** Such code runs with the rights of whoever loads the model. The switch
+`trust_remote_code` is the only guard, and it has failed (CVE-2025-66448: vLLM followed `auto_map`
+although it was off); a reference to *another* repository can change after every review of this one.
+
+**How it is measured.** All JSON configurations are read (bounded), every key that a loader turns into
+an import is compared with the form it should have; Python files are parsed, never imported, and
+searched for calls that start programs, open connections or run text as code.
+
+**Known false positives.** Honest architectures that live outside `transformers` need `auto_map`; the
+finding says so by its severity HIGH instead of CRITICAL. Pin the revision and suppress it once reviewed.
+**Known evasions.** Code reached through an installed package that the loader trusts.
+**Cost.** Reads small JSON and Python files once.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ftsec_audit.contracts import ArtifactDetector, Subject
+from ftsec_audit.errors import FtsecError
+from ftsec_audit.files import ArtifactFile
+from ftsec_audit.formats import bounded_json
+from ftsec_audit.types import Confidence, Evidence, Location, Observation, Rule, Severity
+
+RULE = Rule(
+    id="FTA421",
+    name="remote-code",
+    question="Does loading or serving the model run code from a repository?",
+    severity=Severity.HIGH,
+    remediation="Read the code, pin the revision, or use the architecture built into the library.",
+)
+
+_ENTRY_FILES = re.compile(r"(^|/)(handler\.py|custom_generate/[^/]+\.py|pipeline\.py)$")
+_TRUSTED_MODULES = ("sentence_transformers.", "transformers.", "torch.nn.")
+_DANGEROUS_CALLS = re.compile(
+    r"^(os\.(system|popen|exec\w*|spawn\w*|remove|unlink)|subprocess\.\w+|pty\.\w+|socket\.\w+|ctypes\.\w+|"
+    r"eval|exec|compile|__import__|importlib\.import_module|marshal\.loads|pickle\.loads?|"
+    r"urllib\.request\.\w+|requests\.(get|post|put)|http\.client\.\w+|shutil\.rmtree|builtins\.\w+)$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteCode(ArtifactDetector):
+    """Reads configurations for imports and Python files for what they would do."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (RULE,)
+
+    json_bytes: int = 4 << 20
+    python_bytes: int = 2 << 20
+    depth: int = 6
+    """How deep inside a configuration keys are looked at."""
+
+    def inspect(self, subject: Subject) -> Iterator[Observation]:
+        flagged = False
+        names = {file.path for file in subject.artifact.files}
+        for file in subject.artifact.files:
+            evidence = list(self._judge(file, names))
+            if evidence:
+                flagged = True
+                critical = any(item.details.get("critical") for item in evidence)
+                yield RULE.detected(
+                    f"{file.path}: {evidence[0].message}",
+                    confidence=Confidence.HIGH,
+                    severity=Severity.CRITICAL if critical else Severity.HIGH,
+                    evidence=evidence,
+                )
+        if not flagged:
+            yield RULE.not_detected("no configuration names code to import and no file is run by its name")
+
+    def _judge(self, file: ArtifactFile, names: set[str]) -> Iterator[Evidence]:
+        where = Location(file=file.path)
+        if file.link_target is not None:
+            return
+        if file.suffix == ".json" and file.size <= self.json_bytes:
+            try:
+                content = bounded_json.read(file).value
+            except FtsecError:
+                return  # unreadable JSON is listed by FTA499
+            yield from (_evidence(where, *fact) for fact in _imports(content, names, self.depth))
+        elif file.suffix == ".py" and file.size <= self.python_bytes:
+            calls = dangerous_calls(file.read(self.python_bytes))
+            if _ENTRY_FILES.search(file.path):
+                yield _evidence(where, "a serving program runs this file by its name", file.name, bool(calls))
+            yield from (_evidence(Location(file=file.path, line=n), f"calls {c}", c, True) for c, n in calls)
+
+
+def dangerous_calls(source: bytes) -> list[tuple[str, int]]:
+    """Calls in Python source that start programs, connect, or run text as code: (name, line)."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    called = [(node, _dotted(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [(name, node.lineno) for node, name in called if _DANGEROUS_CALLS.match(name)][:20]
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def _evidence(where: Location, message: str, excerpt: str, critical: bool) -> Evidence:
+    return Evidence(message=message, location=where, excerpt=excerpt[:200], details={"critical": critical})
+
+
+def _imports(content: object, names: set[str], depth: int) -> Iterator[tuple[str, str, bool]]:
+    """(message, excerpt, critical) for every value that a loader would turn into an import."""
+    if depth == 0:
+        return
+    if isinstance(content, list):
+        for item in content:
+            yield from _imports(item, names, depth - 1)
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key in ("auto_map", "custom_pipelines"):
+            for reference in _strings(value):
+                yield _class_reference(str(key), reference, names)
+        elif key == "trust_remote_code" and value is True:
+            yield "asks the loader to trust remote code", "trust_remote_code: true", True
+        elif key in ("attn_implementation", "_attn_implementation") and "/" in str(value):
+            yield "loads an attention kernel, compiled code, from another repository", str(value), True
+        elif key == "custom_generate" and isinstance(value, str):
+            yield "names a generation loop to be downloaded and run", value, True
+        elif key == "type" and "path" in content and _is_foreign_module(value):
+            yield "names a module class outside the library", str(value), False
+        else:
+            yield from _imports(value, names, depth - 1)
+
+
+def _is_foreign_module(value: object) -> bool:
+    return isinstance(value, str) and "." in value and not value.startswith(_TRUSTED_MODULES)
+
+
+def _class_reference(key: str, reference: str, names: set[str]) -> tuple[str, str, bool]:
+    repository, _, local = reference.rpartition("--")
+    if ".." in reference or reference.startswith(("/", "\\")) or "://" in reference:
+        return f"{key} leaves the repository", reference, True
+    if repository:
+        return f"{key} imports code from another repository", reference, True
+    module = local.rsplit(".", 1)[0].replace(".", "/") + ".py"
+    state = "which is here" if module in names else "which is not among the files"
+    return f"{key} imports {module}, {state}", reference, False
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
