@@ -67,7 +67,7 @@ def render_all(
         done = subprocess.run(
             command, input=request, capture_output=True, text=True, timeout=limits.total_seconds, check=False
         )
-        output, reason = done.stdout, "the child process ended early"
+        output, reason = done.stdout, "not rendered: an earlier conversation exceeded the limits"
     except subprocess.TimeoutExpired as error:
         output = (
             error.stdout.decode("utf-8", "replace") if isinstance(error.stdout, bytes) else error.stdout or ""

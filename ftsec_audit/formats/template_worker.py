@@ -2,7 +2,7 @@
 
 Reads one JSON object from standard input, `{"templates": [...], "dates": ..., "jobs": [...]}`, and
 answers one JSON line per job, in order, flushed at once, so that a parent that must kill it keeps
-what was finished. Rendering happens in Jinja's immutable sandbox, under limits on memory, CPU time,
+what was finished; the first job that exceeds a limit is the last one tried. Rendering happens in Jinja's immutable sandbox, under limits on memory, CPU time,
 output and the size of arithmetic; loaders do not exist.
 """
 
@@ -130,6 +130,8 @@ def main() -> None:
         answer = _answer(request["templates"], job, limits, compiled)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+        if "limit" in answer:
+            break  # one bomb is enough to know; hundreds of them would cost minutes
 
 
 if __name__ == "__main__":
