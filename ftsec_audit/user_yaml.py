@@ -1,0 +1,92 @@
+"""YAML written by the user (policies, ignore files), checked against a model; mistakes name their line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ftsec_audit.errors import UsageError
+
+_MAX_BYTES = 1 << 20
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(path: Path, model: type[M]) -> M:
+    """The file at `path` as a `model`; raises UsageError naming every wrong line."""
+    try:
+        data = path.read_bytes()[: _MAX_BYTES + 1]
+        text = data.decode()
+    except OSError as error:
+        raise UsageError(error.strerror or "cannot be read", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("is not UTF-8 text", where=str(path)) from error
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"is larger than {_MAX_BYTES} bytes", where=str(path))
+    return parse(text, model, where=str(path))
+
+
+def parse(text: str, model: type[M], *, where: str) -> M:
+    """`text` as a `model`; `where` opens each line of the error."""
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        twice = list(_duplicate_keys(root))
+        value = loader.construct_document(root) if root else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(getattr(error, "problem", None) or str(error), where=f"{where}{line}") from error
+    if twice:
+        raise UsageError(
+            "; ".join(f"line {line}: key {key!r} appears twice" for line, key in twice), where=where
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        mistakes = [(_line(root, e["loc"]), _path(e["loc"]), e["msg"]) for e in error.errors()]
+        lines = [f"line {line}: {path + ': ' if path else ''}{message}" for line, path, message in mistakes]
+        raise UsageError("; ".join(lines), where=where) from error
+
+
+def _duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    pending, seen = [root] if root else [], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:  # an alias, possibly to its own parent
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, value in node.value:
+                if key.value in keys if isinstance(key, yaml.ScalarNode) else False:
+                    yield key.start_mark.line + 1, key.value
+                keys.add(str(key.value))
+                pending.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """The line of the deepest node on the way to `location`; a missing key points at its mapping."""
+    line = node.start_mark.line + 1 if node else 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == step]
+            if found:
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return path.removeprefix(".")
