@@ -166,7 +166,7 @@ def _injection(node: nodes.Node, limits: TemplateLimits) -> Iterator[tuple[str, 
         yield "uses a number that can only exhaust time or memory", hex(node.value)[:40]
     elif isinstance(node, nodes.Pow):
         yield "computes a power", "**"
-    if isinstance(node, nodes.Expr) and (text := fold(node)):
+    if isinstance(node, nodes.Expr) and not isinstance(node, nodes.TemplateData) and (text := fold(node)):
         yield from _spelt(text)
 
 
@@ -200,9 +200,10 @@ def _glues_text(node: nodes.Node) -> bool:
 
 
 def _spelt(text: str) -> Iterator[tuple[str, str]]:
-    # Whole short strings only: prose and tool descriptions may mention anything.
+    if len(text) > 120 or re.search(r"\w\s+\w", text):
+        return  # prose and tool descriptions may mention anything; a name is one word
     for candidate in (text, text[::-1]):
-        if len(candidate) < 120 and (_DUNDER.search(candidate) or _PYTHON_NAMES.fullmatch(candidate.strip())):
+        if _DUNDER.search(candidate) or _PYTHON_NAMES.fullmatch(candidate.strip()):
             yield "spells the name of a Python internal", candidate
 
 

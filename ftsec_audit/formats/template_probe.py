@@ -75,7 +75,9 @@ def observe(text: str, facts: TemplateFacts, limits: RenderLimits | None = None)
     seen = [*_structure(answers[:4]), *_grows(answers[2], answers[4])]
     for (trigger, placed, shape), answer in zip(planted, answers[len(fixed) :], strict=True):
         behaviour = _reacts(trigger, placed, answers[shape], answer)
-        if behaviour and all(behaviour.trigger != other.trigger for other in seen):
+        if behaviour and all(
+            (behaviour.kind, behaviour.added) != (other.kind, other.added) for other in seen
+        ):
             seen.append(behaviour)
     return seen
 
@@ -134,12 +136,9 @@ def _triggers(constants: Sequence[str]) -> list[str]:
     usable = [text for text in constants if 1 < len(text.strip()) <= 120]
     language = [text for text in usable if is_language(text)]
     rest = [text for text in usable if text not in language]
-    conjunction = [" ".join(language[:40])] if len(language) > 1 else []
-    return list(
-        dict.fromkeys(
-            [*conjunction, *(language + rest)[:_CONSTANTS], *(text[::-1] for text in language[:16])]
-        )
-    )
+    together = [" ".join(language[:40])] if len(language) > 1 else []
+    backwards = [text[::-1] for text in language[:16]]
+    return list(dict.fromkeys([*(language + rest)[:_CONSTANTS], *backwards, *together]))
 
 
 def _placements(trigger: str) -> tuple[str, ...]:

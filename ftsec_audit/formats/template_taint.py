@@ -22,21 +22,9 @@ _SHAPE_TESTS = frozenset(
     ["defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "boolean", "number"]
 )
 _SCHEMA_WORDS = frozenset(
-    ["content", "text", "role", "type", "image", "image_url", "video", "audio", "input_audio", "user"]
-    + [
-        "assistant",
-        "system",
-        "developer",
-        "tool",
-        "function",
-        "functions",
-        "string",
-        "name",
-        "parts",
-        "model",
-    ]
-    + ["thinking", "reasoning", "reasoning_content", "tool_calls", "arguments", "blocks", "code", "chunk"]
-    + ["reference", "value"]
+    """content text role type value name parts blocks chunk reference string image image_url video audio
+    input_audio tool tool_calls function functions arguments code user assistant model system developer
+    thinking reasoning reasoning_content""".split()
 )
 
 

@@ -1,9 +1,10 @@
 """Child process that renders chat templates: standard library and Jinja only, run as a script.
 
-Reads one JSON object from standard input, `{"templates": [...], "dates": ..., "jobs": [...]}`, and
+Reads one JSON object from standard input, `{"templates": [...], "limits": {...}, "jobs": [...]}`, and
 answers one JSON line per job, in order, flushed at once, so that a parent that must kill it keeps
-what was finished; the first job that exceeds a limit is the last one tried. Rendering happens in Jinja's immutable sandbox, under limits on memory, CPU time,
-output and the size of arithmetic; loaders do not exist.
+what was finished; the first job that exceeds a limit is the last one tried. Rendering happens in
+Jinja's immutable sandbox, under limits on memory, time, output and the size of arithmetic; loaders do
+not exist.
 """
 
 from __future__ import annotations
