@@ -336,6 +336,8 @@ class Report:
     profile: Profile
     decision: Decision
     findings: tuple[Finding, ...]
+    rules: tuple[Rule, ...] = ()
+    """The questions that were asked, so that a stored report explains itself, third-party rules included."""
     leads: tuple[Lead, ...] = ()
     not_looked_at: tuple[NotLookedAt, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
