@@ -1,0 +1,100 @@
+"""The report as one HTML file: no script, no network, readable in the dark, on paper and by keyboard.
+
+The content security policy allows the file's own style sheet, by digest, and nothing else. Everything
+that is written into the page is passed through `visible` and then escaped, by the template engine
+rather than by each template.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ftsec_audit.report import phrases, spectrum, strip
+from ftsec_audit.report.escape import visible
+from ftsec_audit.report.heat_map import heat_maps
+from ftsec_audit.report.json import plain
+from ftsec_audit.types import Outcome, Report, Verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_MAX_TEXT = 2_000
+_LIMITS = {"findings": 100, "evidence": 25, "files": 200, "entries": 200, "details": 20}
+"""What the page shows of long lists; it says how much it leaves out, and the JSON report has it all."""
+
+_HEADLINE = {
+    Verdict.PASS: "No known indicator that the policy blocks was found.",
+    Verdict.FAIL: "The policy does not let this artifact pass.",
+    Verdict.INCONCLUSIVE: "A question that the policy requires could not be answered.",
+}
+
+
+def render(report: Report) -> str:
+    styles = (files("ftsec_audit.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    digest = b64encode(sha256(styles.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            styles=styles,
+            styles_digest=digest,
+            headline=_HEADLINE[report.verdict],
+            detected=report.detected(),
+            others=_others(report),
+            rules={rule.id: rule for rule in report.rules},
+            heat_maps=heat_maps(report),
+            spectra=spectrum.spectra(report),
+            limits=_LIMITS,
+        )
+    )
+
+
+def _others(report: Report) -> list[Any]:
+    """The answers without a detection, open questions first."""
+    order = [Outcome.ERROR, Outcome.NOT_SUPPORTED, Outcome.NOT_DETECTED, Outcome.NOT_APPLICABLE]
+    others = [finding for finding in report.findings if finding.outcome is not Outcome.DETECTED]
+    return sorted(others, key=lambda finding: order.index(finding.outcome))
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("ftsec_audit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        phrases=phrases, strip=strip, spectrum=spectrum, details=_details, outcome_names=phrases.OUTCOME_NAMES
+    )
+    environment.filters["bytes"] = _bytes
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression of a template becomes before it is escaped; macros arrive as finished markup."""
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup) else visible(str(value), _MAX_TEXT)
+
+
+def _details(details: dict[str, Any]) -> list[tuple[str, str]]:
+    """The further values of a piece of evidence or of a lead, by name."""
+    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in plain(details).items()]
+
+
+def _bytes(size: int) -> str:
+    """`160.1 MiB`."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:,.0f} B" if units[0] == "B" else f"{value:,.1f} {units[0]}"
