@@ -22,9 +22,38 @@ _SHAPE_TESTS = frozenset(
     ["defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "boolean", "number"]
 )
 _SCHEMA_WORDS = frozenset(
-    """content text role type value name parts blocks chunk reference string image image_url video audio
-    input_audio tool tool_calls function functions arguments code user assistant model system developer
-    thinking reasoning reasoning_content""".split()
+    [
+        "content",
+        "text",
+        "role",
+        "type",
+        "value",
+        "name",
+        "parts",
+        "blocks",
+        "chunk",
+        "reference",
+        "string",
+        "image",
+        "image_url",
+        "video",
+        "audio",
+        "input_audio",
+        "tool",
+        "tool_calls",
+        "function",
+        "functions",
+        "arguments",
+        "code",
+        "user",
+        "assistant",
+        "model",
+        "system",
+        "developer",
+        "thinking",
+        "reasoning",
+        "reasoning_content",
+    ]
 )
 
 
