@@ -1,1 +1,43 @@
-"""placeholder"""
+"""Where artifacts come from: a reference in, an `Artifact` pinned to a commit or a directory out.
+
+The only package that talks to the network. Nothing is fetched before it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftsec_audit.contracts import Progress
+from ftsec_audit.sources.references import LocalReference, parse
+
+if TYPE_CHECKING:
+    from ftsec_audit.artifact import Artifact
+    from ftsec_audit.sources.transfer import Transfer
+
+
+def resolve(
+    reference: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    transfer: Transfer | None = None,
+) -> Artifact:
+    """What `reference` names: a directory, a file, `org/model`, `org/model@rev`, `hf://org/model@rev/folder`.
+
+    `transfer` counts what came over the network, also later when files are opened. Raises SourceError.
+    """
+    from ftsec_audit.sources.connection import Connection
+    from ftsec_audit.sources.hub import resolve_hub
+    from ftsec_audit.sources.local import resolve_local
+
+    parsed = parse(reference, revision=revision)
+    if isinstance(parsed, LocalReference):
+        return resolve_local(parsed.path, reference)
+    connection = Connection.from_environment(
+        token=token, offline=offline, cache_dir=cache_dir, progress=progress, transfer=transfer
+    )
+    return resolve_hub(connection, parsed, reference)
