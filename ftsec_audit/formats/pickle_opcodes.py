@@ -273,7 +273,9 @@ def _build(m: PickleState) -> None:
             onward = m.inline(target, cursor.reader, cursor.offset, cursor.end)
             if onward > cursor.end:
                 raise Halt(ProblemKind.TRUNCATED, f"an array of {onward - cursor.offset} bytes")
-            cursor.seek(onward)
+            if onward != cursor.offset:
+                cursor.seek(onward)
+                m.frame_end = -1  # the pickler closed its frame before it wrote the data
 
 
 Step = Callable[[PickleState], object]

@@ -1,0 +1,54 @@
+"""FTA405 safetensors-structure: do two readers see different tensors, or bytes that belong to none?
+
+**Question.** Does the header repeat a name or a key, lie about lengths, overlap tensors, leave holes or a
+tail, overflow a shape, or is it padded with anything but spaces?
+
+**Why an attacker causes it.** Parsers differ on repeated keys, so the tensor that was reviewed need not be
+the one that is loaded; holes and tails carry payloads for a second stage (CWE-436, CWE-20).
+
+**How it is decided.** The header is parsed by a bounded parser that keeps repeated keys, and every entry is
+checked against the file. MEDIUM for unknown keys and odd metadata, HIGH for the rest.
+
+**Known false positives.** Files written by tools that align tensors with gaps.
+**Known evasions.** Payloads in the low bits of weights; these are no matter of structure.
+**Cost.** The header, and the bytes of holes and tails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from detectors.file_facts import answer
+from ftsec_audit.contracts import ArtifactDetector, Subject
+from ftsec_audit.formats.sniff import Kind
+from ftsec_audit.formats.walk import SurveyLimits
+from ftsec_audit.types import Observation, Rule, Severity
+
+RULE = Rule(
+    id="FTA405",
+    name="safetensors-structure",
+    question="Do two safetensors readers see different tensors, or bytes that belong to none?",
+    severity=Severity.HIGH,
+    remediation="Load and save the file again with the reference implementation, and compare every tensor.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetensorsStructure(ArtifactDetector):
+    """Reports what the reference loader would refuse or hide."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (RULE,)
+    limits: SurveyLimits = field(default_factory=SurveyLimits)
+
+    def inspect(self, subject: Subject) -> Iterator[Observation]:
+        yield from answer(
+            RULE,
+            subject,
+            self.limits,
+            lambda facts: facts.safetensors,
+            asked_of=lambda facts: facts.kind is Kind.SAFETENSORS,
+            clean="{n} safetensors files, each with one meaning",
+            absent="no file is in the safetensors format",
+        )

@@ -1,0 +1,147 @@
+"""Pickle streams wherever they hide: one after another, behind padding, without a header, inside strings."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from _codecs import escape_decode
+from collections.abc import Iterator
+
+from ftsec_audit.files import ByteReader, MemoryBytes
+from ftsec_audit.formats.pickle_machine import PickleLimits, interpret
+from ftsec_audit.formats.pickle_policy import is_dangerous
+from ftsec_audit.formats.pickle_values import Global, Operand, PickleRun
+from ftsec_audit.formats.sniff import Kind, sniff
+from ftsec_audit.formats.views import Slice
+
+_NAME = rb"[A-Za-z_][\w.]{0,120}"
+_PUT = rb"(?:\x94|q.|r....|p\d{1,9}\n)?"
+_TEXT_GLOBAL = rb"[ci]" + _NAME + rb"\n" + _NAME + rb"\n"
+_STACK_GLOBAL = rb"\x8c." + _NAME + _PUT + rb"\x8c." + _NAME + _PUT + rb"\x93"
+_ANCHOR = re.compile(
+    rb"\x80[\x02-\x05](?=[\x95\x8c(\])}\x8fcXKJUMGNC\x88\x89\x8a])|" + _TEXT_GLOBAL + rb"|" + _STACK_GLOBAL,
+    re.DOTALL,
+)
+_TEXT_PICKLE = re.compile(rb"[(\]})lcdNIKSVUX0-9'\n]{0,64}?" + _TEXT_GLOBAL)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}\s*\Z")
+_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}\Z")
+_PACKED = frozenset({Kind.PICKLE, Kind.ZIP, Kind.GZIP, Kind.BZIP2, Kind.XZ, Kind.LZMA, Kind.ZLIB, Kind.NPY})
+_PROBE = PickleLimits(ops=20_000, held_bytes=4 << 20)
+_WINDOW = 8 << 20
+_OVERLAP = 512
+_CANDIDATES = 200
+
+
+def headerless_stream(reader: ByteReader) -> PickleRun | None:
+    """The stream of protocol 0 or 1 that a file begins with, or None when it is ordinary content.
+
+    Nearly any text begins with some opcode, so a file counts as a pickle only when it imports a name
+    and either reaches STOP or calls what it imported.
+    """
+    head = reader.read_at(0, 1 << 12)
+    if not head or head[0] not in b"(]}lcidINKJMLFGSVUTXBC)\x8c\x8a\x88\x89\x8f\x80\x95P2":
+        return None
+    run = interpret(reader, limits=_PROBE)
+    names = [r.target for r in run.references.values()]
+    if not names or not all(isinstance(name, Global) and _is_name(name) for name in names):
+        return None
+    if run.complete or any(is_dangerous(name) for name in names if isinstance(name, Global)):
+        return run if run.complete or run.calls or run.builds else None
+    return None
+
+
+def _is_name(name: Global) -> bool:
+    return all(part.isidentifier() for part in f"{name.module}.{name.name}".split("."))
+
+
+def is_probable(run: PickleRun) -> bool:
+    """Whether bytes that happen to begin like a pickle are one: two bytes of a random tensor may."""
+    return run.complete or bool(run.references) or run.ops > 64
+
+
+def sweep(reader: ByteReader, start: int, end: int) -> Iterator[PickleRun]:
+    """Streams between two offsets that call something dangerous, or that are whole and import something."""
+    tried, at = 0, start
+    while at < end and tried < _CANDIDATES:
+        block = reader.read_at(at, min(_WINDOW, end - at))
+        resume = 0
+        for match in _ANCHOR.finditer(block):
+            if match.start() < resume:
+                continue
+            tried += 1
+            run = interpret(reader, at + match.start(), end, limits=_PROBE)
+            if calls_danger(run) or (run.complete and run.references and match[0][0] == 0x80):
+                yield run
+                resume = run.end - at
+            if tried >= _CANDIDATES:
+                return
+        if at + len(block) >= end:
+            return
+        at += max(len(block) - _OVERLAP, resume)
+
+
+def calls_danger(run: PickleRun) -> bool:
+    functions = [call.function for call in run.calls] + [build.target for build in run.builds]
+    return any(isinstance(function, Global) and is_dangerous(function) for function in functions)
+
+
+def hidden_in(run: PickleRun, reader: ByteReader, *, limit: int) -> Iterator[tuple[Operand, ByteReader]]:
+    """Strings of a stream that hold something a loader could open, decoded where they are encoded.
+
+    At most `limit` bytes are decoded per string; plain byte strings are given as a view.
+    """
+    for operand in run.operands:
+        head = reader.read_at(operand.offset, min(operand.length, 128))
+        found = _decoded(operand, head, reader, limit)
+        if found is not None and (_looks_packed(found) or (found is not None and _is_text_pickle(found))):
+            yield operand, found
+
+
+def _decoded(operand: Operand, head: bytes, reader: ByteReader, limit: int) -> ByteReader | None:
+    view = Slice(reader, operand.offset, operand.length)
+    if head[:1] in b"'\"" and b"\\x" in head:  # protocol 0 bytes: a quoted literal
+        return _escaped(reader.read_at(operand.offset, min(operand.length, limit)))
+    if head[:2] == b"\xc2\x80" or (operand.kind == "str" and head[:2] in (b"x\xc2", b"\x1f\xc2")):
+        text = reader.read_at(operand.offset, min(operand.length, limit))
+        return _memory(text.decode("utf-8", "ignore").encode("latin-1", "ignore"))
+    sample = head.rstrip()
+    if _HEX.match(sample) and operand.length <= limit:
+        return _memory(_unhex(reader.read_at(operand.offset, operand.length)))
+    if _BASE64.match(sample):
+        return _memory(_unbase64(reader.read_at(operand.offset, min(operand.length, limit))))
+    return view
+
+
+def _looks_packed(reader: ByteReader) -> bool:
+    return sniff(reader) in _PACKED
+
+
+def _is_text_pickle(reader: ByteReader) -> bool:
+    return _TEXT_PICKLE.match(reader.read_at(0, 512)) is not None
+
+
+def _memory(data: bytes) -> ByteReader | None:
+    return MemoryBytes(data) if data else None
+
+
+def _escaped(text: bytes) -> ByteReader | None:
+    try:
+        return _memory(escape_decode(text.strip(b"'\""))[0])
+    except ValueError:
+        return None
+
+
+def _unhex(text: bytes) -> bytes:
+    try:
+        return binascii.unhexlify(text.strip())
+    except binascii.Error:
+        return b""
+
+
+def _unbase64(text: bytes) -> bytes:
+    text = text.strip().translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return base64.b64decode(text[: len(text) // 4 * 4] if not text.endswith(b"=") else text)
+    except binascii.Error:
+        return b""
