@@ -31,6 +31,22 @@ DETECTORS: tuple[str, ...] = (
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
     # FTA4xx artifact
+    "template_injection:TemplateInjection",
+    "template_poisoning:TemplatePoisoning",
+    "template_disagreement:TemplateDisagreement",
+    "remote_code:RemoteCode",
+    "repository_payload:RepositoryPayload",
+    "peft_config:PeftConfigTrap",
+    "tokenizer_tampering:TokenizerTampering",
+    "pickle_code:PickleCode",
+    "pickle_structure:PickleStructure",
+    "container_anomaly:ContainerAnomaly",
+    "resource_bomb:ResourceBomb",
+    "safetensors_structure:SafetensorsStructure",
+    "gguf_structure:GgufStructure",
+    "onnx_reference:OnnxReference",
+    "foreign_format:ForeignFormat",
+    "unreadable_file:UnreadableFile",
 )
 
 
