@@ -20,6 +20,7 @@ from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.hub_errors import disk_full, explained
 from ftsec_audit.sources.listing import ListedFile, Listing
 
+_DRIVE = re.compile(r"^[A-Za-z]:")
 _BLOB = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 
 
@@ -27,12 +28,11 @@ def cached(connection: Connection, listing: Listing, file: ListedFile) -> Path |
     """Where the client's cache holds this file of this commit, if it does."""
     from huggingface_hub import try_to_load_from_cache
 
-    try:
-        path = try_to_load_from_cache(
-            listing.repository, file.path, cache_dir=connection.cache_dir, revision=listing.commit
-        )
-    except ValueError as error:  # the client refuses `..`, absolute and drive names
-        raise SourceError("a name that could lead out of the cache; not fetched", where=file.path) from error
+    if _leads_out(file.path):
+        raise SourceError("a name that could lead out of the cache; not fetched", where=file.path)
+    path = try_to_load_from_cache(
+        listing.repository, file.path, cache_dir=connection.cache_dir, revision=listing.commit
+    )
     if not isinstance(path, str):
         return None
     if Path(path).stat().st_size != file.size:
@@ -40,6 +40,15 @@ def cached(connection: Connection, listing: Listing, file: ListedFile) -> Path |
             "the copy in the cache has another size than the Hub lists", where=path, hint="delete it"
         )
     return Path(path)
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a file name from the Hub could mean a place elsewhere, on this or another system.
+
+    The client refuses such names too, but not in every version and not on every system.
+    """
+    parts = re.split(r"[/\\]", path)
+    return bool({"", ".", ".."} & set(parts)) or "\0" in path or any(_DRIVE.match(part) for part in parts)
 
 
 def download(connection: Connection, listing: Listing, file: ListedFile) -> Path:

@@ -534,7 +534,16 @@ def test_a_damaged_copy_in_the_cache_is_not_taken_for_the_file(hub: HubServer, t
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../evil.json", "/etc/evil.json", "a/../../../../evil.json", "C:\\evil.json"]
+    "name",
+    [
+        "../../../evil.json",
+        "/etc/evil.json",
+        "a/../../../../evil.json",
+        "C:\\evil.json",
+        "a//evil.json",
+        "a/C:evil.json",
+        "..\\evil.json",
+    ],
 )
 def test_a_name_that_leads_out_of_the_cache_is_listed_and_never_written(
     hub: HubServer, tmp_path: Path, name: str
