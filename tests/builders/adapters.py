@@ -82,8 +82,9 @@ def write_adapter(
         tensors["prompt_embeddings"] = _normal(rng, *_PROMPTS[method](family, layers, width))
     else:
         if method == "vera":
-            tensors["base_model.vera_A"] = _normal(rng, rank, width)
-            tensors["base_model.vera_B"] = _normal(rng, 3 * width if family == "gpt2" else width, rank)
+            adapted = [m for m in modules(family, 1, width) if m[0].rsplit(".", 1)[-1] in targets]
+            tensors["base_model.vera_A"] = _normal(rng, rank, max(columns for _, _, columns in adapted))
+            tensors["base_model.vera_B"] = _normal(rng, max(rows for _, rows, _ in adapted), rank)
         for name, rows, columns in modules(family, layers, width):
             if name.rsplit(".", 1)[-1] in targets:
                 for suffix, tensor in _MODULE_TENSORS[method](rng, rows, columns, rank).items():
