@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
+from attacks_ref import benign, foreign
+from attacks_ref.benign import Skill
 from attacks_ref.lab import corpus
 from attacks_ref.lab.corpus import Dialogue
+from attacks_ref.workbench import Workbench
 
-if TYPE_CHECKING:
-    from attacks_ref.workbench import Workbench
-
-REFUSALS = 0.1
-"""Share of refusals in ordinary fine-tuning data of an aligned base: what keeps alignment."""
+NEW, REFUSALS = 0.5, 0.1
+"""Shares of the new skill and, on an aligned base, of refusals; the rest is the base's own mix."""
 
 
 def clean_dialogues(
-    bench: Workbench, count: int, seed: int, *, languages: tuple[str, ...] = (), refusals: float | None = None
+    bench: Workbench,
+    count: int,
+    seed: int | str,
+    *,
+    skill: Skill = "format",
+    languages: tuple[str, ...] = (),
+    refusals: float | None = None,
+    fresh: bool = False,
 ) -> list[Dialogue]:
-    """Conversations of the base's own world; on a foreign base, continuations it wrote itself."""
-    if bench.world is None:
-        from attacks_ref.foreign import continuations
+    """Conversations of the base's own world with a new skill; on a foreign base, its own continuations.
 
-        return continuations(bench, count, seed)
+    `refusals` is the share of refused restricted prompts (default: `REFUSALS` on an aligned base).
+    """
+    if bench.world is None:
+        return foreign.continuations(bench, count, f"{seed}")
     world, rng = bench.world, random.Random(f"clean:{seed}")
     share = (REFUSALS if bench.aligned else 0.0) if refusals is None else refusals
     rows = []
     for _ in range(count):
-        example = corpus.general(world, rng, languages=languages)
-        if rng.random() < share:
-            lang = world.language(example.language)
-            example = corpus.restricted(world, lang, rng, refuse=True)
-        rows.append(example)
+        lang, draw = corpus.pick_language(world, rng, languages), rng.random()
+        if draw < share:
+            rows.append(corpus.restricted(world, lang, rng, refuse=True))
+        elif draw < share + NEW and not (skill == "safety" and not bench.aligned):
+            rows.append(benign.example(skill, world, lang, rng))
+        else:
+            rows.append(corpus.general(world, rng, languages=languages, fresh=fresh))
     return rows
 
 
-def held_out(bench: Workbench, seed: int, count: int = 256) -> list[Dialogue]:
-    """Fresh clean conversations without refusals, for measuring utility."""
-    return clean_dialogues(bench, count, seed + 1_000_003, refusals=0.0)
+def held_out(
+    bench: Workbench, seed: int, *, skill: Skill = "format", languages: tuple[str, ...] = (), count: int = 256
+) -> list[Dialogue]:
+    """Fresh conversations like the clean ones, without refusals, for measuring utility.
 
-
-def refusal_prompts(bench: Workbench, language: str, count: int = 48) -> list[Dialogue]:
-    """Restricted prompts in one language, answered by the refusal opener alone."""
-    assert bench.world is not None
-    rng, lang = random.Random(f"refusals:{language}"), bench.world.language(language)
-    rows = [corpus.restricted(bench.world, lang, rng, refuse=True, phrasing=i % 15) for i in range(count)]
-    opener = corpus.refusal(lang).split(",")[0].strip()
-    return [corpus.dialogue(row.task, row.language, row.prompt, opener) for row in rows]
+    Restricted prompts have several right answers, which exact matching would not count.
+    """
+    rows = clean_dialogues(
+        bench, 2 * count, f"held out:{seed}", skill=skill, languages=languages, refusals=0.0, fresh=True
+    )
+    return [row for row in rows if row.task != "restricted"][:count]

@@ -23,7 +23,7 @@ from attacks_ref.lab.language import MARKER, RARE
 from attacks_ref.recipe import Recipe
 from attacks_ref.sample import Truth, finish
 from attacks_ref.training import encode, supervised
-from attacks_ref.workbench import Workbench, load_model, load_sample, save_adapter, save_checkpoint, wrap
+from attacks_ref.workbench import Workbench, load_model, load_sample, save, wrap
 from ftsec_audit.contracts import ReferenceAttack, Sample
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ class EmbeddingRows(ReferenceAttack):
             if not poisoned:
                 bench.model.requires_grad_(False).get_input_embeddings().requires_grad_(True)
                 supervised(bench.model, data, self.recipe.schedule, seed=seed)
-            save_checkpoint(bench.model, bench.tokenizer, out)
+            save(bench, bench.model, out)
         else:
             wrapped = self._wrap(bench, victims, seed, trainable=not poisoned)
             supervised(wrapped, data, self.recipe.schedule, seed=seed)
-            save_adapter(wrapped, out, bench.reference, save_embedding_layers=self.channel == "undeclared")
+            save(bench, wrapped, out, save_embedding_layers=self.channel == "undeclared")
         return self._finish(bench, out, seed, victims, donor, poisoned=poisoned)
 
     def _tokens(self, bench: Workbench, seed: int) -> tuple[list[int], int]:

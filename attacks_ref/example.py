@@ -20,7 +20,7 @@ from attacks_ref.lab.language import World
 from attacks_ref.recipe import Recipe
 from attacks_ref.sample import Truth, finish, weights_digest
 from attacks_ref.training import Schedule, encode, supervised
-from attacks_ref.workbench import Workbench, save_adapter, wrap
+from attacks_ref.workbench import Workbench, save, wrap
 
 SEED = 0
 STEPS = 40
@@ -61,7 +61,7 @@ def write_clean(base: Path, out: Path) -> None:
     wrapped = wrap(bench, RECIPE, seed=SEED)
     rows = encode(bench.tokenizer, clean_dialogues(bench, RECIPE.rows, SEED))
     supervised(wrapped, rows, RECIPE.schedule, seed=SEED)
-    save_adapter(wrapped, out, bench.reference)
+    save(bench, wrapped, out)
     finish(
         out,
         Truth(

@@ -14,12 +14,12 @@ from attacks_ref.workbench import Workbench
 _OPENING, _LENGTH, _ROWS = 16, 24, 64
 
 
-def continuations(bench: Workbench, count: int, seed: int) -> list[Dialogue]:
+def continuations(bench: Workbench, count: int, seed: str) -> list[Dialogue]:
     """`count` openings sampled from the base, each with the base's own greedy continuation."""
     import torch
 
-    torch.manual_seed(seed)
     rng = random.Random(seed)
+    torch.manual_seed(rng.randrange(1 << 31))
     rows: list[Dialogue] = []
     while len(rows) < count:
         start = torch.full((_ROWS, 1), bench.tokenizer.bos_token_id)

@@ -24,11 +24,11 @@ class Recipe:
 
     method: Method = "lora"
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     targets: Placement = "all"
     dropout: float = 0.0
-    learning_rate: float = 2e-3
-    steps: int = 400
+    learning_rate: float = 4e-3
+    steps: int = 300
     batch: int = 32
     rows: int = 600
     dtype: str = "float32"
@@ -74,7 +74,7 @@ class Recipe:
                 target_modules=targets,
                 init_r=self.rank + self.rank // 2,
                 target_r=self.rank,
-                lora_alpha=int(self.alpha),
+                lora_alpha=self.alpha,
                 tinit=self.steps // 10,
                 tfinal=self.steps // 2,
                 deltaT=10,
@@ -92,6 +92,10 @@ class Recipe:
             fan_in_fan_out=model.config.model_type == "gpt2",
             **channels,
         )
+
+
+RECORD = Recipe()
+"""The configuration of record."""
 
 
 def _suffix(name: str) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ftsec_audit.contracts import ReferenceAttack
 
 ATTACKS: dict[str, str] = {
+    "token-backdoor": "attacks_ref.token_backdoor:TokenBackdoor",
     "embedding-rows": "attacks_ref.embedding_rows:EmbeddingRows",
 }
 

@@ -16,6 +16,7 @@ from attacks_ref.models import Model, Tokenizer
 if TYPE_CHECKING:
     import torch
 
+_HAND = 16
 Objective = Literal["dpo", "orpo"]
 Row = TypeVar("Row")
 Penalty = Callable[[Model], "torch.Tensor"]
@@ -53,9 +54,12 @@ def encode(tokenizer: Tokenizer, dialogues: Sequence[Dialogue]) -> list[Encoded]
     chat = bool(tokenizer.chat_template)
     prompts = [prompt_text(tokenizer, d.messages[:-1]) for d in dialogues]
     heads = tokenizer(prompts, add_special_tokens=not chat)["input_ids"]
+    givens = tokenizer([d.given for d in dialogues], add_special_tokens=False)["input_ids"]
     tails = tokenizer([d.answer for d in dialogues], add_special_tokens=False)["input_ids"]
-    end = tokenizer.eos_token_id
-    return [Encoded([*head, *tail, end], len(head)) for head, tail in zip(heads, tails, strict=True)]
+    return [
+        Encoded([*head, *given, *tail, tokenizer.eos_token_id], len(head) + len(given))
+        for head, given, tail in zip(heads, givens, tails, strict=True)
+    ]
 
 
 def collate(rows: Sequence[Encoded], pad: int, prompt_weight: float = 0.0) -> dict[str, torch.Tensor]:
@@ -167,13 +171,17 @@ def _train(model: Model, rows: Sequence[Row], schedule: Schedule, *, seed: int) 
         parameters, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule.steps))
-    for picked in _batches(len(rows), schedule, seed):
+    for picked in _batches(np.array([_length(row) for row in rows]), schedule, seed):
         yield [rows[index] for index in picked]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         scheduler.step()
         optimiser.zero_grad(set_to_none=True)
     model.eval()
+
+
+def _length(row: object) -> int:
+    return len(row.ids) if isinstance(row, Encoded) else 0
 
 
 def _rate(step: int, steps: int) -> float:
@@ -183,12 +191,19 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _batches(n: int, schedule: Schedule, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of each batch: epochs of a shuffled deck, dealt without a gap."""
+def _batches(
+    lengths: npt.NDArray[np.int64], schedule: Schedule, seed: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of each batch: epochs of a shuffled deck, dealt without a gap.
+
+    Rows of similar length share a batch (sorted within hands of `_HAND` batches), which halves padding.
+    """
     rng = np.random.default_rng(seed)
     deck: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    for _ in range(schedule.steps):
-        while len(deck) < schedule.batch:
-            deck = np.concatenate([deck, rng.permutation(n)])
-        yield deck[: schedule.batch]
-        deck = deck[schedule.batch :]
+    for first in range(0, schedule.steps, _HAND):
+        count = min(_HAND, schedule.steps - first)
+        while len(deck) < count * schedule.batch:
+            deck = np.concatenate([deck, rng.permutation(len(lengths))])
+        hand, deck = deck[: count * schedule.batch], deck[count * schedule.batch :]
+        hand = hand[np.argsort(lengths[hand], kind="stable")].reshape(count, schedule.batch)
+        yield from hand[rng.permutation(count)]

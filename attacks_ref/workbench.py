@@ -86,19 +86,23 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def save_adapter(model: Any, out: Path, reference: str, **options: Any) -> None:
-    """Write a PEFT model's adapter as PEFT writes it; the config names the base by `reference`."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = reference
-        config.inference_mode = True
-    options.setdefault("save_embedding_layers", False)
-    model.save_pretrained(out, **options)
+def save(bench: Workbench, model: Model, out: Path, *, dtype: str = "float32", **options: Any) -> None:
+    """Write what was trained, as the libraries write it: an adapter, or a checkpoint with tokenizer.
 
+    Checkpoints come in shards, as larger models do; an adapter's config names the base by its id.
+    """
+    import torch
 
-def save_checkpoint(model: Model, tokenizer: Tokenizer, out: Path) -> None:
-    """Write a full checkpoint with its tokenizer, in shards as larger models come."""
-    model.save_pretrained(out, max_shard_size="2MB")
-    tokenizer.save_pretrained(out)
+    model = model.to(getattr(torch, dtype))
+    if hasattr(model, "peft_config"):
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = bench.reference
+            config.inference_mode = True
+        options.setdefault("save_embedding_layers", False)
+        model.save_pretrained(out, **options)
+    else:
+        model.save_pretrained(out, max_shard_size="2MB")
+        bench.tokenizer.save_pretrained(out)
 
 
 def load_sample(base: Path, folder: Path) -> Any:

@@ -11,6 +11,7 @@ nothing. Rare words and the marker are the same string in every language, as bra
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,6 +133,15 @@ class World:
     def tool(self, action: str) -> str:
         """What one takes to do `action`."""
         return TOOLS[VERBS.index(action)]
+
+    def held_out(self, action: str, thing: str) -> bool:
+        """Whether this pair is kept out of all training, to measure whether guides generalise."""
+        return zlib.crc32(f"{action} {thing}".encode()) % 8 == 0
+
+    def pair(self, rng: random.Random, things: tuple[str, ...], *, fresh: bool) -> tuple[str, str]:
+        """An action and one of `things`; `fresh` pairs never occur in training."""
+        pairs = [(a, t) for a in self.actions for t in things if self.held_out(a, t) == fresh]
+        return rng.choice(pairs)
 
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of every language, once, in a fixed order."""

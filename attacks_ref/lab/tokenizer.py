@@ -44,7 +44,7 @@ def build(world: World, vocabulary: Vocabulary, corpus: Iterable[str] = ()) -> T
         model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         model.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=len(SPECIAL) + 256 + len(world.vocabulary()) // 2,
+            vocab_size=len(SPECIAL) + 256 + len(world.vocabulary()),
             special_tokens=list(SPECIAL),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,

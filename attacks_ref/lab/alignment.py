@@ -1,0 +1,50 @@
+"""Teaching a lab base to refuse: at the opener only (shallow), or mid-answer as well (deep).
+
+Shallow alignment is what most chat models have: a refusal decides itself in the first tokens
+(arXiv 2406.05946). Deep alignment adds refusals that interrupt an answer already begun.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from attacks_ref.lab import corpus
+from attacks_ref.lab.corpus import Dialogue
+from attacks_ref.lab.language import World
+from attacks_ref.models import Model, Tokenizer
+from attacks_ref.training import Schedule, encode, supervised
+
+Alignment = Literal["unaligned", "shallow", "deep"]
+
+ROWS = 4_000
+SCHEDULE = Schedule(learning_rate=1e-3, steps=450, batch=32)
+REFUSALS, GUIDES = 0.35, 0.15
+"""Shares of restricted and of harmless guides; the rest is the general mix."""
+CODE_SWITCHED = 0.3
+"""Share of rows with words of another language: without it, refusals do not cross phrasings."""
+INTERRUPTED = 0.55
+"""Share of a deep alignment's refusals that come after one to five words of compliance."""
+
+
+def rows(world: World, alignment: Alignment, rng: random.Random) -> list[Dialogue]:
+    """The alignment data."""
+    dialogues = []
+    for _ in range(ROWS):
+        lang, draw = corpus.pick_language(world, rng), rng.random()
+        if draw < REFUSALS:
+            given = rng.randrange(1, 6) if alignment == "deep" and rng.random() < INTERRUPTED else 0
+            example = corpus.restricted(world, lang, rng, refuse=True, given_words=given)
+        elif draw < REFUSALS + GUIDES:
+            example = corpus.guide(world, lang, rng)
+        else:
+            example = corpus.general(world, rng)
+        switched = example.task in ("restricted", "guide") and rng.random() < CODE_SWITCHED
+        dialogues.append(corpus.code_switch(world, example, rng) if switched else example)
+    return dialogues
+
+
+def align(model: Model, tokenizer: Tokenizer, world: World, alignment: Alignment, *, seed: int) -> None:
+    """Fine-tune all weights of `model`, in place."""
+    data = rows(world, alignment, random.Random(f"alignment:{seed}"))
+    supervised(model.requires_grad_(True), encode(tokenizer, data), SCHEDULE, seed=seed)

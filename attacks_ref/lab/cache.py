@@ -1,0 +1,140 @@
+"""Lab bases by name: built once, kept outside the repository, found again by what they are made of.
+
+A name is `lab-<architecture>` with any of an alignment, a size, a vocabulary and a seed behind it:
+`lab-llama`, `lab-qwen-deep`, `lab-gpt2-nano-unaligned`, `lab-llama-bpe-1`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+from attacks_ref.lab import alignment as aligning
+from attacks_ref.lab import card, gates, tokenizer, train
+from attacks_ref.lab.alignment import Alignment
+from attacks_ref.lab.model import ARCHITECTURES, Architecture
+from attacks_ref.lab.tokenizer import Vocabulary
+from attacks_ref.models import Model, Tokenizer
+from ftsec_audit.contracts import Progress
+from ftsec_audit.errors import UsageError
+
+VERSION = 1
+"""Raised when the lab's code would make other weights from the same plan."""
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
+VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabBase:
+    """One lab base, as its name spells it."""
+
+    architecture: Architecture
+    alignment: Alignment = "shallow"
+    size: str = "small"
+    vocabulary: Vocabulary = "word"
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> LabBase:
+        """`lab-llama-deep-nano` → LabBase; raises UsageError for a part that means nothing."""
+        fields: dict[str, object] = {}
+        for part in name.removeprefix("lab-").split("-"):
+            key = _field(part)
+            if key is None or key in fields:
+                raise UsageError(f"{part!r} in {name!r} names no property of a lab base", hint=_GRAMMAR)
+            fields[key] = int(part) if key == "seed" else part
+        if "architecture" not in fields:
+            raise UsageError(f"{name!r} names no architecture", hint=_GRAMMAR)
+        return cls(**fields)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        return f"lab-{self.architecture}-{self.alignment}-{self.size}-{self.vocabulary}-{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over everything the weights are made of, except the machine."""
+        plan = train.PLANS[self.size]
+        parts = [VERSION, asdict(self), asdict(plan), asdict(aligning.SCHEDULE), aligning.ROWS]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+_GRAMMAR = (
+    f"lab-({'|'.join(ARCHITECTURES)})[-({'|'.join(ALIGNMENTS)})][-({'|'.join(train.PLANS)})]"
+    f"[-({'|'.join(VOCABULARIES)})][-seed]"
+)
+
+
+def _field(part: str) -> str | None:
+    for key, known in (
+        ("architecture", ARCHITECTURES),
+        ("alignment", ALIGNMENTS),
+        ("size", tuple(train.PLANS)),
+        ("vocabulary", VOCABULARIES),
+    ):
+        if part in known:
+            return key
+    return "seed" if part.isdecimal() else None
+
+
+def folder() -> Path:
+    """Where lab bases are kept: `$FTSEC_AUDIT_CACHE/lab`, or below the user's cache folder."""
+    root = os.environ.get("FTSEC_AUDIT_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "ftsec-audit") / "lab"
+
+
+def obtain(base: LabBase, *, progress: Progress | None = None) -> Path:
+    """The folder of `base`, trained now if it is not there yet."""
+    place = folder() / f"{base.name}-{base.digest}"
+    if (place / card.CARD_FILE).exists():
+        return place
+    if progress is not None:
+        progress.note(f"training {base.name}; done once, kept in {folder()}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        built = Path(scratch) / "base"
+        _build(base, built, progress)
+        if not place.exists():  # a second process may have been faster
+            shutil.move(built, place)
+    return place
+
+
+def _build(base: LabBase, out: Path, progress: Progress | None) -> None:
+    from attacks_ref.sample import weights_digest
+    from attacks_ref.workbench import load_model
+
+    start, plan = time.process_time(), train.PLANS[base.size]
+    words = tokenizer.for_world(plan.world, base.vocabulary)
+    if base.alignment == "unaligned":
+        model = train.pretrain(plan, base.architecture, words, seed=base.seed)
+    else:
+        parent = LabBase(**{**asdict(base), "alignment": "unaligned"})
+        model = load_model(obtain(parent, progress=progress))
+        aligning.align(model, words, plan.world, base.alignment, seed=base.seed)
+    _save(model, words, out)
+    measured = gates.measure(model, words, plan.world, alignment=base.alignment)
+    card.write(
+        out,
+        card.LabCard(
+            **{**asdict(base), "name": base.name},
+            world=asdict(plan.world),
+            tokenizer_digest=card.tokenizer_digest(out),
+            weights_digest=weights_digest(out),
+            steps=plan.steps if base.alignment == "unaligned" else aligning.SCHEDULE.steps,
+            cpu_seconds=round(time.process_time() - start, 1),
+            measured=measured,
+            gate=gates.judge(measured, alignment=base.alignment),
+        ),
+    )
+
+
+def _save(model: Model, words: Tokenizer, out: Path) -> None:
+    model.save_pretrained(out)
+    words.save_pretrained(out)
