@@ -1,7 +1,7 @@
 """Measurements kept between runs, so that judging the same bytes again reads none of them.
 
-One JSON file per (artifact digest, base digest, detector, hyper-parameters, program version). Entries are
-written to a temporary name and renamed; whatever cannot be read back is treated as absent.
+One JSON file per artifact content, base, detector with its hyper-parameters, and source code that measures.
+Entries are written to a temporary name and renamed; whatever cannot be read back is treated as absent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,15 @@ def identity_of_base(base: Artifact) -> str:
     except OSError:
         return ""
     return hashlib.sha256(repr(stats).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@cache
+def identity_of_code(folder: Path) -> str:
+    """A digest of the Python files of a folder: an edited installation measures again by itself."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _module(record: list[object]) -> ModuleMeasurement:

@@ -219,7 +219,10 @@ class Policy(_Part):
 
 
 _WEIGHT_FORMATS = frozenset(
-    "safetensors bin pt pth ckpt pkl pickle joblib npy npz gguf ggml onnx h5 keras pb tflite msgpack nemo mar".split()
+    (
+        *("safetensors", "bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "npy", "npz"),
+        *("gguf", "ggml", "onnx", "h5", "keras", "pb", "tflite", "msgpack", "nemo", "mar"),
+    )
 )
 """File suffixes under which weights, or the objects saved beside them, travel."""
 

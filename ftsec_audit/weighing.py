@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftsec_audit.contracts import Progress, Subject, WeightDetector
 from ftsec_audit.errors import BudgetExceeded, FtsecError, NotApplicable, Unsupported
-from ftsec_audit.measurement_cache import identity_of_base, identity_of_subject
+from ftsec_audit.measurement_cache import identity_of_base, identity_of_code, identity_of_subject
 from ftsec_audit.types import Finding, ModuleMeasurement, Outcome
 
 if TYPE_CHECKING:
@@ -144,10 +146,12 @@ class Weighing:
         """What the measurements depend on; None when the bytes are not pinned and nothing may be reused."""
         base = self.subject.base
         names = [identity_of_subject(self.subject.artifact), identity_of_base(base) if base else "no base"]
-        return (*names, detector.label) if all(names) else None
+        own, package = Path(inspect.getfile(type(detector))).parent, Path(__file__).parent
+        code = [identity_of_code(folder) for folder in (own, package / "weights", package / "formats")]
+        return (*names, detector.label, *code) if all(names) else None
 
     def _recall(self, detector: WeightDetector) -> bool:
-        identity = self._identity(detector)
+        identity = self._identity(detector) if self.cache else None
         modules = self.cache.get(*identity) if self.cache and identity else None
         if modules is None:
             return False
@@ -157,8 +161,10 @@ class Weighing:
         return True
 
     def _remember(self, detector: WeightDetector) -> None:
+        if self.cache is None or self.broken or self.failures[detector.label]:
+            return
         identity = self._identity(detector)
-        if self.cache is None or identity is None or self.broken or self.failures[detector.label]:
+        if identity is None:
             return
         values = self.values[detector.label]
         modules = (replace(place, values=dict(values.get(name, {}))) for name, place in self.places.items())

@@ -61,9 +61,12 @@ def test_an_entry_can_be_bound_to_files(tmp_path: Path, paths: str, kept: bool) 
 
 def test_paths_do_not_cover_evidence_that_names_no_file(tmp_path: Path) -> None:
     report = reports.failing()
-    findings = tuple(replace(finding, evidence=(Evidence(message="no place"),)) for finding in report.findings)
+    findings = tuple(
+        replace(finding, evidence=(Evidence(message="no place"),)) for finding in report.findings
+    )
     result = sifted(
-        ignoring(tmp_path, "id: FTA201, paths: ['*'], statement: x"), report=replace(report, findings=findings)
+        ignoring(tmp_path, "id: FTA201, paths: ['*'], statement: x"),
+        report=replace(report, findings=findings),
     )
     assert "FTA201" in rules(result.findings)
 
