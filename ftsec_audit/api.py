@@ -1,0 +1,350 @@
+"""The wiring, and the public face: sources, detectors, calibration, runner and policy put together.
+
+The only file that names the registry of detectors. Nothing here prints, exits or keeps state.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftsec_audit.contracts import Detector, Progress, Subject
+from ftsec_audit.errors import UsageError
+from ftsec_audit.taxonomy import Reference, references
+from ftsec_audit.types import (
+    ArtifactCard,
+    Decision,
+    NotLookedAt,
+    Profile,
+    Report,
+    Rule,
+    Verdict,
+)
+from ftsec_audit.version import VERSION
+
+if TYPE_CHECKING:
+    from ftsec_audit.calibration.bank import Calibration
+    from ftsec_audit.calibration.build import Built
+    from ftsec_audit.calibration.pack import Provenance
+    from ftsec_audit.policy import Policy
+    from ftsec_audit.runner import Audit
+    from ftsec_audit.suppress import Baseline, IgnoreFile
+    from ftsec_audit.weights.delta import Delta
+
+_NOT_JUDGED = Decision(verdict=Verdict.INCONCLUSIVE, policy="", reasons=("not judged yet",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which rules are asked, by prefix: everything, or only `select`, without `ignore`."""
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    def deselected(self, known: Iterable[Rule]) -> frozenset[str]:
+        """Ids of the rules left out; raises UsageError for a prefix that names no rule."""
+        ids = [rule.id for rule in known]
+        for prefix in (*self.select, *self.ignore):
+            if not prefix or not any(id.startswith(prefix) for id in ids):
+                raise UsageError(f"{prefix!r} names no rule", hint="ftsec-audit rules lists them")
+        return frozenset(
+            id
+            for id in ids
+            if (self.select and not id.startswith(self.select))
+            or (self.ignore and id.startswith(self.ignore))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a scan would do; made from metadata alone."""
+
+    subject: Subject
+    detectors: tuple[Detector, ...]
+    deselected: frozenset[str]
+    profile: Profile
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that will be asked."""
+        asked = (rule for detector in self.detectors for rule in detector.rules)
+        return tuple(rule for rule in asked if rule.id not in self.deselected)
+
+
+def plan(
+    reference: str,
+    *,
+    base: str | None = None,
+    no_base: bool = False,
+    profile: str | Profile = Profile.STANDARD,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    offline: bool = False,
+    token: str | None = None,
+    progress: Progress | None = None,
+    _transfer: Any = None,
+) -> Plan:
+    """Resolve the artifact and its base, and choose detectors; reads configurations only.
+
+    Raises SourceError when the artifact, or a base given by name, cannot be had.
+    """
+    from ftsec_audit.sources import resolve
+
+    if base and no_base:
+        raise UsageError("a base and no base are asked for at once", hint="keep one of --base, --no-base")
+    profile = Profile(profile)
+    detectors = tuple(cls() for cls in _detector_classes())
+    every_rule = [rule for detector in detectors for rule in detector.rules]
+    deselected = Selection(select=tuple(select), ignore=tuple(ignore)).deselected(every_rule)
+    access: dict[str, Any] = {
+        "token": token,
+        "offline": offline,
+        "progress": progress,
+        "transfer": _transfer,
+    }
+    artifact = resolve(reference, **access)
+    if not artifact.files:
+        raise UsageError("holds no files", where=reference)
+    if profile is Profile.QUICK and not base:
+        subject = Subject(
+            artifact=artifact, base=None, base_reason="the quick profile does not fetch the base"
+        )
+    else:
+        from ftsec_audit.sources.base import resolve_base
+
+        found, reason = resolve_base(artifact, base, no_base, **access)
+        subject = Subject(artifact=artifact, base=found, base_reason=reason)
+    return Plan(subject=subject, detectors=detectors, deselected=deselected, profile=profile)
+
+
+def scan(
+    reference: str,
+    *,
+    base: str | None = None,
+    no_base: bool = False,
+    profile: str | Profile = Profile.STANDARD,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    policy: Policy | str | Path = "default",
+    ignore_file: IgnoreFile | None = None,
+    baseline: Baseline | None = None,
+    calibration: Calibration | None = None,
+    max_bytes: int | None = None,
+    max_seconds: float | None = None,
+    offline: bool = False,
+    token: str | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Report:
+    """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
+
+    Raises UsageError for bad arguments and SourceError when there is nothing to audit; everything that
+    goes wrong later is part of the report. With `max_bytes` nothing is hashed: the report has no digest.
+    """
+    from ftsec_audit import runner
+    from ftsec_audit.calibration.bank import Calibration
+    from ftsec_audit.measurement_cache import MeasurementCache, default_root
+    from ftsec_audit.metering import metered
+    from ftsec_audit.policy import Policy
+    from ftsec_audit.sources.transfer import Transfer
+
+    judge = policy if isinstance(policy, Policy) else Policy.load(policy)
+    calibration = calibration or Calibration.load()
+    progress = progress or Progress()
+    transfer = Transfer()
+    planned = plan(
+        reference,
+        base=base,
+        no_base=no_base,
+        profile=profile,
+        select=select,
+        ignore=ignore,
+        offline=offline,
+        token=token,
+        progress=progress,
+        _transfer=transfer,
+    )
+    subject = metered(planned.subject, max_bytes) if max_bytes is not None else planned.subject
+    audit = runner.run(
+        subject,
+        planned.detectors,
+        calibration,
+        profile=planned.profile,
+        stream=_deltas,
+        deselected=planned.deselected,
+        progress=progress,
+        max_seconds=max_seconds,
+        # To know whether bytes were measured before, all of them would have to be read.
+        cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
+    )
+    if transfer.requests:
+        progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
+    report = _assemble(planned, audit, calibration, command, with_digest=max_bytes is None)
+    return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
+
+
+def scan_many(references: Iterable[str], **options: Any) -> Iterator[Report]:
+    """`scan` of each reference in turn, with the same options."""
+    for reference in references:
+        yield scan(reference, **options)
+
+
+def judged(
+    report: Report,
+    policy: Policy,
+    *,
+    ignore_file: IgnoreFile | None = None,
+    baseline: Baseline | None = None,
+) -> Report:
+    """The report with accepted findings set aside and the verdict of `policy`; nothing is measured."""
+    from ftsec_audit.suppress import sift
+
+    sifted = sift(report.findings, report.artifact, ignore=ignore_file, baseline=baseline, today=date.today())
+    report = replace(
+        report,
+        findings=sifted.findings,
+        suppressed=(*report.suppressed, *sifted.suppressed),
+        limits=tuple(dict.fromkeys((*report.limits, *sifted.expired))),
+    )
+    return replace(report, decision=policy.decide(report))
+
+
+def calibrate(
+    benign: Iterable[tuple[str, Provenance | None]],
+    *,
+    name: str,
+    version: str,
+    description: str = "",
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """A calibration pack from benign artifacts, each with its origin where that is known."""
+    from ftsec_audit.calibration.build import build_pack
+    from ftsec_audit.sources import resolve
+
+    artifacts = (
+        (resolve(reference, offline=offline, progress=progress), origin) for reference, origin in benign
+    )
+    detectors = tuple(cls() for cls in _detector_classes())
+    return build_pack(
+        artifacts,
+        detectors,
+        stream=_deltas,
+        name=name,
+        version=version,
+        description=description,
+        progress=progress,
+    )
+
+
+def render(report: Report, format: str = "table") -> str:
+    """The report as text: `table`, `json`, `jsonl`, `sarif`, `html` or `markdown`."""
+    from ftsec_audit import report as formats
+
+    return formats.render(report, format)
+
+
+def rules() -> tuple[Rule, ...]:
+    """Every rule there is, by id."""
+    found = (rule for detector in _detector_classes() for rule in detector.rules)
+    return tuple(sorted(found, key=lambda rule: rule.id))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulePage:
+    """Everything there is to say about one rule."""
+
+    rule: Rule
+    detector: str
+    page: str
+    """The documentation of the detector's module: statistic, source, false positives, evasions, cost."""
+    references: tuple[Reference, ...]
+
+
+def explain(rule_id: str) -> RulePage:
+    """The page of one rule; raises UsageError for an unknown id."""
+    for detector in _detector_classes():
+        for rule in detector.rules:
+            if rule.id == rule_id.upper():
+                page = inspect.cleandoc(sys.modules[detector.__module__].__doc__ or "")
+                return RulePage(
+                    rule=rule, detector=detector.__name__, page=page, references=references(rule.id)
+                )
+    raise UsageError(f"{rule_id!r} is no rule", hint="ftsec-audit rules lists them")
+
+
+def was_interrupted(report: Report) -> bool:
+    """Whether Ctrl-C ended this scan before it was done."""
+    from ftsec_audit.runner import INTERRUPTED
+
+    return any(entry.reason == INTERRUPTED for entry in report.not_looked_at)
+
+
+def _detector_classes() -> tuple[type[Detector], ...]:
+    from detectors.registry import detectors
+
+    return detectors()
+
+
+def _deltas(subject: Subject) -> Iterator[Delta]:
+    """The updates of a subject; torch is imported only when there are weights to be read."""
+    from ftsec_audit.artifact import ArtifactKind
+
+    if subject.artifact.kind is ArtifactKind.FILES:
+        return iter(())
+    from ftsec_audit.weights.stream import deltas
+
+    return deltas(subject)
+
+
+def _assemble(
+    planned: Plan, audit: Audit, calibration: Calibration, command: str, *, with_digest: bool
+) -> Report:
+    from ftsec_audit.fusion import suspicion
+
+    subject = planned.subject
+    card = subject.artifact.card(with_digest=with_digest)
+    return Report(
+        tool_version=VERSION,
+        artifact=card,
+        base=subject.base.card(with_digest=with_digest) if subject.base else None,
+        profile=planned.profile,
+        decision=_NOT_JUDGED,
+        findings=audit.findings,
+        rules=tuple(sorted(planned.rules, key=lambda rule: rule.id)),
+        leads=audit.leads,
+        not_looked_at=(*audit.not_looked_at, *_not_looked_at(planned, card)),
+        suspicion=suspicion(audit.findings),
+        measurements=audit.measurements,
+        limits=tuple(_limits(planned, calibration)),
+        command=command,
+    )
+
+
+def _not_looked_at(planned: Plan, card: ArtifactCard) -> Iterator[NotLookedAt]:
+    """What no detector was shown."""
+    from ftsec_audit.artifact import ArtifactKind
+
+    artifact = planned.subject.artifact
+    for path in artifact.unexamined:
+        reason = "further weights; those of the model above were measured, these only checked as a file"
+        yield NotLookedAt(what=path, reason=reason)
+    is_folder = artifact.local_dir is not None or len(artifact.files) > 1
+    if artifact.kind is ArtifactKind.FILES and is_folder:
+        # A folder in which no model was found has not passed as a model; a single file is only itself.
+        reason = f"no adapter and no checkpoint was recognised in its {len(card.files)} files"
+        yield NotLookedAt(what="model", reason=reason, incomplete=True)
+
+
+def _limits(planned: Plan, calibration: Calibration) -> Iterator[str]:
+    yield from planned.subject.artifact.problems
+    if planned.subject.base is None:
+        yield f"no comparison with a base model: {planned.subject.base_reason}"
+    if calibration.n == 0:
+        yield "no calibration: statistics of the weights could not be compared with benign artifacts"
