@@ -1,0 +1,47 @@
+"""`ftsec-audit report`: stored results rendered, merged or judged again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftsec_audit.cli import exit_codes
+from ftsec_audit.cli.options import output_options, policy_options
+
+_JUDGING = ("policy", "fail_on", "strict", "ignorefile", "baseline")
+
+
+@click.command("report", no_args_is_help=True)
+@click.argument("results", nargs=-1, required=True, metavar="RESULT...", type=click.Path(path_type=Path))
+@policy_options
+@output_options
+def command(results: tuple[Path, ...], **options: Any) -> int:
+    """Render, merge or judge again reports that were stored with -f json or -f jsonl.
+
+    No weight is read. Without --policy, --fail-on, --strict, --ignorefile or --baseline the stored
+    verdicts stand; with any of them every report is judged again. Exit codes are those of scan.
+
+    \b
+    Examples:
+      ftsec-audit report result.json -f html=report.html
+      ftsec-audit report reports/*.json -f jsonl=all.jsonl         merge
+      ftsec-audit report reports/*.json --policy strict            what if?
+    """
+    from ftsec_audit import api, stored_reports
+    from ftsec_audit.cli.output import Destinations
+    from ftsec_audit.cli.verdicts import Judge
+
+    reports = [report for path in results for report in stored_reports.load(path)]
+    destinations = Destinations.of(options["outputs"], options["output"], several=len(reports) > 1)
+    chosen = {name: options[name] for name in _JUDGING}
+    if any(chosen.values()):
+        judge = Judge.of(**chosen)
+        reports = [api.judged(report, **judge.options()) for report in reports]
+    for report in reports:
+        destinations.write(report)
+    codes = [exit_codes.of_verdict(r.verdict, exit_zero=options["exit_zero"]) for r in reports]
+    if destinations.failures:
+        codes.append(exit_codes.COULD_NOT_RUN)
+    return exit_codes.worst(codes)

@@ -1,0 +1,278 @@
+"""`ftsec-audit scan`: the gate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ftsec_audit.cli import exit_codes, terminal
+from ftsec_audit.cli.options import (
+    Output,
+    comma_list,
+    duration,
+    option,
+    output_options,
+    policy_options,
+    size,
+)
+from ftsec_audit.errors import FtsecError, UsageError
+from ftsec_audit.settings import Settings
+
+if TYPE_CHECKING:
+    from ftsec_audit.api import Plan
+    from ftsec_audit.cli.verdicts import Judge
+    from ftsec_audit.models_list import Model
+
+_WHERE_ONLY = frozenset(
+    {"targets", "models", "base", "outputs", "output", "quiet", "verbose", "no_progress", "dry_run", "config"}
+)
+"""Parameters that do not belong to the command that reproduces one target's report."""
+
+
+class ScanCommand(click.Command):
+    """Takes defaults from the settings file of the working directory, but never from a scanned folder."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        first = super().make_context(info_name, list(args), parent, **extra)
+        explicit = first.params["config"]
+        settings = Settings.load(explicit) if explicit else Settings.discover(Path.cwd())
+        if settings is None:
+            return first
+        names = {parameter.name for parameter in self.params if parameter.name} - {"targets", "config"}
+        targets = first.params["targets"]
+        if not explicit and any(settings.belongs_to(target) for target in targets):
+            terminal.remark(f"{settings.path.name} lies in what is scanned and is not obeyed (see --config)")
+            return first
+        aliases = {"format": "outputs"}
+        values = settings.checked([*names, *aliases])
+        defaults = {aliases.get(key, key): value for key, value in values.items()}
+        return super().make_context(info_name, list(args), parent, default_map=defaults, **extra)
+
+
+@click.command("scan", cls=ScanCommand, no_args_is_help=True)
+@click.argument("targets", nargs=-1, metavar="TARGET...")
+@option(
+    "-r",
+    "--models",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML file that lists models, each with its base if wanted.",
+)
+@option("--base", metavar="REF", help="Base model.  [default: the one the artifact declares]")
+@option("--no-base", is_flag=True, help="Compare with no base; what needs one stays unanswered.")
+@option(
+    "--profile",
+    type=click.Choice(["quick", "standard"]),
+    default="standard",
+    show_default=True,
+    help="quick: what the artifact alone shows. standard: also what a comparison with its base shows.",
+)
+@option("--select", type=comma_list, default="", metavar="IDS", help="Only these rules: FTA2,FTA401.")
+@option("--ignore", type=comma_list, default="", metavar="IDS", help="Without these rules.")
+@policy_options
+@option("--show-suppressed", is_flag=True, help="List findings that were set aside, on standard error.")
+@output_options
+@option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Calibration pack in place of the shipped ones, repeatable.",
+)
+@option(
+    "--max-bytes", type=size, metavar="SIZE", help="Read at most this much of artifact and base: 500MB, 2GiB."
+)
+@option("--max-time", type=duration, metavar="DURATION", help="Stop after this long: 90s, 5m.")
+@option("--offline", is_flag=True, help="Use only what is on this machine already.")
+@option("--no-cache", is_flag=True, help="Measure again even if these bytes were measured before.")
+@option("--dry-run", is_flag=True, help="Show what would be read and asked, then stop.")
+@option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file to use.")
+@option("-q", "--quiet", is_flag=True, help="No table, no notes; reports that were asked for, and errors.")
+@option("-v", "--verbose", count=True, help="Notes, such as bytes transferred; -vv for debugging.")
+@option("--no-progress", is_flag=True, help="No progress bars.")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> int:
+    """Audit adapters and checkpoints before they are deployed.
+
+    TARGET is a directory, a file, org/model, org/model@revision, hf://org/model@revision/folder, or - to
+    read references from standard input. Nothing from a target is executed, imported or unpickled.
+
+    \b
+    Examples:
+      ftsec-audit scan ./adapter --base ./base-model
+      ftsec-audit scan org/model --profile quick           seconds, no base needed
+      ftsec-audit scan org/model@3f2c91a -f table -f sarif=out.sarif -f html=out.html
+      ftsec-audit scan -r models.yaml --policy strict -f json=reports/
+      ftsec-audit scan ./adapter --fail-on critical --baseline accepted.json
+
+    \b
+    Exit codes: 0 passed · 1 failed (a blocking finding outranks errors) · 2 could not run ·
+    3 inconclusive: something the policy requires has no answer. Of several targets the most decisive
+    counts: 1, then 2, then 3. Ctrl-C keeps what was found so far and exits 3, or 1 if that blocks.
+
+    Every option is also a variable FTSEC_AUDIT_<OPTION> and a key of ftsec-audit.yaml or
+    [tool.ftsec-audit] in pyproject.toml of the working directory; a flag wins over a variable, a variable
+    over a file.
+    """
+    if options["verbose"] > 1:
+        terminal.log_debugging()
+    models = _models(options["targets"], options["models"])
+    if options["dry_run"]:
+        return _dry_run(models, options)
+    return _Gate(ctx, options, models).run()
+
+
+class _Gate:
+    """One invocation: scan each model, write its reports, remember the exit codes."""
+
+    def __init__(self, ctx: click.Context, options: dict[str, Any], models: Sequence[Model]) -> None:
+        from ftsec_audit.cli.output import Destinations
+
+        self._ctx, self._options, self._models = ctx, options, models
+        self._destinations = Destinations.of(
+            options["outputs"], options["output"], several=len(models) > 1, quiet=options["quiet"]
+        )
+        self._judge = _judge(options)
+
+    def run(self) -> int:
+        codes = []
+        for model in self._models:
+            try:
+                code, interrupted = self._scan(model)
+            except FtsecError as error:
+                terminal.complain(str(error))
+                code, interrupted = exit_codes.COULD_NOT_RUN, False
+            codes.append(code)
+            if interrupted:
+                break
+        if self._destinations.failures:
+            codes.append(exit_codes.COULD_NOT_RUN)
+        return exit_codes.worst(codes)
+
+    def _scan(self, model: Model) -> tuple[int, bool]:
+        from ftsec_audit import api
+        from ftsec_audit.calibration.bank import Calibration
+
+        options = self._options
+        packs = options["calibration"]
+        with terminal.progress(
+            quiet=options["quiet"], verbose=options["verbose"] > 0, bars=not options["no_progress"]
+        ) as progress:
+            report = api.scan(
+                model.model,
+                **_request(model, options),
+                **self._judge.options(),
+                calibration=Calibration.load(packs) if packs else None,
+                max_bytes=options["max_bytes"],
+                max_seconds=options["max_time"],
+                cache=not options["no_cache"],
+                progress=progress,
+                command=_reproduce(self._ctx, model),
+            )
+        self._destinations.write(report)
+        if options["show_suppressed"]:
+            for entry in report.suppressed:
+                terminal.remark(
+                    f"suppressed {entry.finding.rule}: {entry.finding.summary} ({entry.statement})"
+                )
+        code = exit_codes.of_verdict(report.verdict, exit_zero=options["exit_zero"])
+        return code, api.was_interrupted(report)
+
+
+def _models(targets: Iterable[str], listed: Path | None) -> tuple[Model, ...]:
+    """All that is to be scanned, each once; raises UsageError when there is nothing."""
+    from ftsec_audit import models_list
+
+    models = [model for target in targets for model in _of_target(target)]
+    if listed is not None:
+        models += models_list.load(listed)
+    if not models:
+        raise UsageError("nothing to scan", hint="name a TARGET or a list with -r")
+    return tuple(dict.fromkeys(models))
+
+
+def _of_target(target: str) -> tuple[Model, ...]:
+    from ftsec_audit.models_list import Model, from_lines
+
+    return from_lines(sys.stdin) if target == "-" else (Model(model=target),)
+
+
+def _request(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """What `api.plan` and `api.scan` are both asked."""
+    return {
+        "base": model.base or options["base"],
+        "no_base": options["no_base"],
+        "profile": options["profile"],
+        "select": options["select"],
+        "ignore": options["ignore"],
+        "offline": options["offline"],
+    }
+
+
+def _judge(options: dict[str, Any]) -> Judge:
+    from ftsec_audit.cli.verdicts import Judge
+
+    names = ("policy", "fail_on", "strict", "ignorefile", "baseline")
+    return Judge.of(**{name: options[name] for name in names})
+
+
+def _reproduce(ctx: click.Context, model: Model) -> str:
+    """The command line of this one target, with the options that were set by whatever means."""
+    words = ["ftsec-audit", "scan", model.model]
+    base = model.base or ctx.params["base"]
+    words += ["--base", base] if base else []
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        unset = ctx.get_parameter_source(name) in (ParameterSource.DEFAULT, None)
+        if unset or name in _WHERE_ONLY or not isinstance(parameter, click.Option):
+            continue
+        words += _spelled(max(parameter.opts, key=len), ctx.params[name], is_flag=parameter.is_flag)
+    return shlex.join(words)
+
+
+def _spelled(flag: str, value: Any, *, is_flag: bool) -> list[str]:
+    if is_flag:
+        return [flag] if value else []
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return [flag, ",".join(value)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for item in values if not isinstance(item, Output) for word in (flag, str(item))]
+
+
+def _dry_run(models: Iterable[Model], options: dict[str, Any]) -> int:
+    from ftsec_audit import api
+
+    codes = [exit_codes.OK]
+    for model in models:
+        try:
+            terminal.show(_describe(api.plan(model.model, **_request(model, options))))
+        except FtsecError as error:
+            terminal.complain(str(error))
+            codes.append(exit_codes.COULD_NOT_RUN)
+    return exit_codes.worst(codes)
+
+
+def _describe(plan: Plan) -> str:
+    from ftsec_audit.report.escape import visible
+
+    artifact, base = plan.subject.artifact, plan.subject.base
+    lines = [
+        f"{visible(artifact.resolved)}   {artifact.card().description or artifact.kind}   {plan.profile}"
+    ]
+    lines += [f"  base   {visible(base.resolved if base else plan.subject.base_reason)}"]
+    total = sum(file.size for file in artifact.files)
+    weights = sum(file.size for file in artifact.weight_files)
+    lines += [f"  files  {len(artifact.files):,}, {total:,} bytes, of which {weights:,} are weights"]
+    lines += [f"         {file.size:>14,}  {visible(file.path, 80)}" for file in artifact.files[:50]]
+    if len(artifact.files) > 50:
+        lines.append(f"         … and {len(artifact.files) - 50:,} more")
+    lines += [f"  rules  {len(plan.rules)}: {', '.join(sorted(rule.id for rule in plan.rules))}"]
+    asked = {rule.id for rule in plan.rules}
+    names = [d.label for d in plan.detectors if any(rule.id in asked for rule in d.rules)]
+    return "\n".join([*lines, *(f"         {name}" for name in names)])
