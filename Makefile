@@ -1,0 +1,65 @@
+# make scan                   install, build a small example pair, scan both
+# make scan MODEL=org/model   install, scan that
+# make test                   install with the test tools, run every check
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MODEL ?=
+ARGS ?=
+
+# On Linux the default package index serves torch with CUDA (several GB). A CPU build is enough here:
+#   make scan TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# A torch that is already installed in $(VENV) is kept.
+TORCH_SPEC ?= torch==2.13.0
+TORCH_INDEX ?=
+
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Small matrices on few cores: more threads than this only wait for each other.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: scan test schemas clean
+
+scan: $(VENV)/.installed
+ifneq ($(MODEL),)
+	$(BIN)/ftsec-audit scan $(MODEL) $(ARGS)
+else
+	@test -d example/poisoned || { rm -rf example; $(BIN)/python -m attacks_ref.example --out example; }
+	@$(MAKE) --no-print-directory _expect WANTED=0 WHICH=clean
+	@$(MAKE) --no-print-directory _expect WANTED=1 WHICH=poisoned
+endif
+
+# A scan whose exit code is part of the demonstration: 0 for the clean adapter, 1 for the poisoned one.
+.PHONY: _expect
+_expect:
+	@echo "$$ ftsec-audit scan example/$(WHICH) --base example/base"
+	@code=0; $(BIN)/ftsec-audit scan example/$(WHICH) --base example/base $(ARGS) || code=$$?; \
+	echo "exit code $$code (expected $(WANTED))"; echo; test $$code -eq $(WANTED)
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2
+
+# The published JSON Schemas of the files that users write.
+schemas: $(VENV)/.installed
+	$(BIN)/python -m ftsec_audit.schemas
+
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || \
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH_SPEC)"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.torch pyproject.toml
+	$(PIP_INSTALL) -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) example build dist *.egg-info
