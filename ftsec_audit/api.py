@@ -28,6 +28,7 @@ from ftsec_audit.types import (
 from ftsec_audit.version import VERSION
 
 if TYPE_CHECKING:
+    from ftsec_audit.artifact import Artifact
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
@@ -183,9 +184,9 @@ def scan(
         # To know whether bytes were measured before, all of them would have to be read.
         cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
     )
+    report = _assemble(planned, audit, calibration, command, with_digest=max_bytes is None)
     if transfer.requests:
         progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
-    report = _assemble(planned, audit, calibration, command, with_digest=max_bytes is None)
     return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
 
 
@@ -313,7 +314,7 @@ def _assemble(
     return Report(
         tool_version=VERSION,
         artifact=card,
-        base=subject.base.card(with_digest=with_digest) if subject.base else None,
+        base=_base_card(subject.base, with_digest=with_digest) if subject.base else None,
         profile=planned.profile,
         decision=_NOT_JUDGED,
         findings=audit.findings,
@@ -325,6 +326,11 @@ def _assemble(
         limits=tuple(_limits(planned, calibration)),
         command=command,
     )
+
+
+def _base_card(base: Artifact, *, with_digest: bool) -> ArtifactCard:
+    """A remote base is pinned by its commit; hashing it would fetch files that nobody looked at."""
+    return base.card(with_digest=with_digest and Path(base.resolved).is_absolute())
 
 
 def _not_looked_at(planned: Plan, card: ArtifactCard) -> Iterator[NotLookedAt]:
