@@ -16,7 +16,8 @@ from ftsec_audit.contracts import Subject
 if TYPE_CHECKING:
     from ftsec_audit.calibration.conformal import Matrix
 
-_SHIPPED = Path(__file__).parent / "packs"
+SHIPPED = Path(__file__).parent / "packs"
+"""The folder of the packs that come with the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ class Calibration:
 
 @cache
 def _shipped() -> tuple[Pack, ...]:
-    return tuple(Pack.load(path) for path in sorted(_SHIPPED.glob("*.json*")))
+    return tuple(Pack.load(path) for path in sorted(SHIPPED.glob("*.json*")))
 
 
 def _own_repositories(

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from ftsec_audit.contracts import Measurements
+from ftsec_audit.weights.naming import Category, category_of
 
 # The first pattern found in a base's name gives its family; more specific names come first.
 _FAMILIES = (
     "distilbert", "roberta", "deberta", "albert", "electra", "bert", "codellama", "llama", "mixtral",
     "mistral", "gemma", "qwen", "phi", "bloom", "opt", "falcon", "gpt-?neox", "pythia", "gpt-?neo",
-    "gpt-?j", "gpt-?2", "flan", "mt0", "mt5", "t5", "bart", "starcoder", "deepseek", "smollm", "olmo", "stablelm", "mpt",
+    "gpt-?j", "gpt-?2", "flan", "mt0", "mt5", "t5", "bart", "starcoder", "deepseek", "smollm", "olmo",
+    "stablelm", "mpt",
 )  # fmt: skip
 _SAME_FAMILY = {
     "codellama": "llama", "pythia": "gptneox", "flan": "t5", "mt0": "t5", "mt5": "t5",
 }  # fmt: skip
-_ATTENTION = r"attn|attention|query_key_value|\b[qkv]_(proj|lin)\b|out_lin"
-_MLP = (
-    r"mlp|ffn|feed_forward|intermediate|experts|\bfc\d?|dense_h_to_4h|dense_4h_to_h|\bw[io]\b|\bwi_|lin[12]\b"
-    r"|output\.dense"
-)
+_BLOCKS = {Category.ATTENTION, Category.MLP}
 _RANK_BUCKETS = (4, 8, 16, 32, 64)
 _LEVELS = (
     ("family", "method", "rank", "targets", "objective"),
@@ -61,7 +59,7 @@ class Recipe:
     rank: str
     """Bucket, e.g. `r 5-8`; empty for a checkpoint."""
     targets: str
-    """Blocks with adapted modules: `attention`, `mlp`, `attention+mlp`, …"""
+    """Blocks with adapted modules: `attention`, `mlp` or `attention+mlp`."""
     objective: str
     """The declared task, e.g. `causal_lm`."""
 
@@ -74,9 +72,7 @@ class Recipe:
             family=base_family(artifact.declared_base, artifact.config),
             method=(adapter.method or "unknown") if adapter else "full",
             rank=rank_bucket(adapter.rank) if adapter else "",
-            targets="+".join(
-                sorted({block(module.name) for module in table.modules if module.layer is not None})
-            ),
+            targets="+".join(sorted({category_of(m.name) for m in table.modules} & _BLOCKS)),
             objective=adapter.task.lower() if adapter else "",
         )
 
@@ -112,10 +108,3 @@ def rank_bucket(rank: int | None) -> str:
             return f"r {low}-{high}"
         low = high + 1
     return f"r {low}+"
-
-
-def block(name: str) -> str:
-    """The part of a transformer layer a module belongs to, by its name: attention, mlp or other."""
-    if re.search(_ATTENTION, name):
-        return "attention"
-    return "mlp" if re.search(_MLP, name) else "other"

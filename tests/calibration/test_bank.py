@@ -10,7 +10,7 @@ import pytest
 
 from ftsec_audit.calibration.bank import Calibration
 from ftsec_audit.calibration.pack import Entry, Pack, Provenance
-from ftsec_audit.calibration.recipe import Recipe, base_family, block, rank_bucket
+from ftsec_audit.calibration.recipe import Recipe, base_family, rank_bucket
 from ftsec_audit.errors import UsageError
 
 SET = "spectra/1"
@@ -190,22 +190,3 @@ def test_an_unnamed_base_falls_back_to_its_model_type():
 )
 def test_rank_buckets(rank, bucket):
     assert rank_bucket(rank) == bucket
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("model.layers.0.self_attn.q_proj", "attention"),
-        ("model.layers.0.mlp.down_proj", "mlp"),
-        ("transformer.h.0.attn.c_proj", "attention"),
-        ("transformer.h.0.mlp.c_proj", "mlp"),
-        ("roberta.encoder.layer.0.attention.self.query", "attention"),
-        ("roberta.encoder.layer.0.attention.output.dense", "attention"),
-        ("roberta.encoder.layer.0.output.dense", "mlp"),
-        ("distilbert.transformer.layer.0.attention.q_lin", "attention"),
-        ("transformer.h.0.self_attention.query_key_value", "attention"),
-        ("model.embed_tokens", "other"),
-    ],
-)
-def test_blocks_are_read_off_module_names(name, expected):
-    assert block(name) == expected

@@ -84,6 +84,18 @@ def test_p_values_are_valid_for_a_new_repository_of_correlated_members():
     assert min(p_values) >= 1 / 13 - 1e-9
 
 
+@pytest.mark.parametrize("folds", [3, 10])
+def test_fewer_fits_than_groups_err_on_the_safe_side(folds):
+    rng = np.random.default_rng(4)
+    p_values = []
+    for _ in range(300):
+        data = rng.normal(size=(31, 4))
+        groups = [str(i) for i in range(30)]
+        p_values.append(conformal_scores(data[:30], data[30], groups, mahalanobis, folds=folds).p_value())
+    for alpha in (1 / 31, 0.1, 0.5):
+        assert np.mean([p <= alpha + 1e-9 for p in p_values]) < alpha + 3 * np.sqrt(alpha / 300)
+
+
 def test_an_outlier_is_found_and_reported_with_its_band():
     rng = np.random.default_rng(3)
     bank = rng.normal(size=(40, 8))

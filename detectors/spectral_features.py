@@ -1,0 +1,167 @@
+"""The spectral features of an adapter: from per-module spectra to one vector per artifact.
+
+Plain arithmetic on `ModuleMeasurement`s, so that features are recomputed from stored measurements without
+reading a weight. What the statistics mean is said on the page of FTA201.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ftsec_audit.types import ModuleMeasurement
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ftsec_audit.weights.delta import Delta
+
+    Column = NDArray[np.float64]
+
+_SKETCH = 64
+_WRITERS = ("o_proj", "out_proj", "down_proj", "c_proj", "dense", "fc2", "out_lin", "lin2", "wo", "w2")
+"""Last parts of the names of modules that write into the residual stream."""
+_THIRDS = ("early", "middle", "late")
+
+
+def artifact_features(modules: Sequence[ModuleMeasurement]) -> dict[str, float]:
+    """One vector per artifact, `<module type or all>.<third>.<statistic>`; empty without a spectrum."""
+    import numpy as np
+
+    modules = [module for module in modules if "singular_values" in module.values]
+    if not modules:
+        return {}
+    statistics = _statistics(modules)
+    roles, thirds = np.array([m.role for m in modules]), np.array([_third(m) for m in modules])
+    vector: dict[str, float] = {}
+    for kind in ("all", *sorted(set(roles.tolist()))):
+        of_kind = (roles == kind) | (kind == "all")
+        for third in sorted(set(thirds[of_kind].tolist())):
+            cell = of_kind & (thirds == third)
+            vector |= {f"{kind}.{third}.{key}": _mean(column[cell]) for key, column in statistics.items()}
+        members = [module for module, inside in zip(modules, of_kind, strict=True) if inside]
+        energy = np.exp(2 * statistics["log_norm"][of_kind])
+        vector |= {f"{kind}.{key}": value for key, value in _over_layers(members, energy).items()}
+        vector[f"{kind}.spread"] = float(statistics["log_rms"][of_kind].std())
+    return {key: value for key, value in vector.items() if math.isfinite(value)}
+
+
+def residual_sketch(delta: Delta) -> list[float]:
+    """The unit top singular vector on the residual side, folded to 64 numbers by a fixed signed hash.
+
+    Residual side: what a writer writes (left vector), what a reader reads (right vector). Cosines of
+    sketches estimate those of the vectors with a standard error of about 1/√64.
+    """
+    import numpy as np
+
+    u, v = delta.top_singular_vectors()  # (out,), (in,)
+    top = (u if delta.role.endswith(_WRITERS) else v).double().numpy()
+    # Knuth's multiplicative hash: the same bucket and sign for the same coordinate, everywhere.
+    hashed = np.arange(1, len(top) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    signs = np.where(hashed >> np.uint64(63), 1.0, -1.0)
+    buckets = ((hashed >> np.uint64(40)) % np.uint64(_SKETCH)).astype(np.int64)
+    sketch: list[float] = np.bincount(buckets, weights=signs * top, minlength=_SKETCH).tolist()
+    return sketch
+
+
+def _third(module: ModuleMeasurement) -> str:
+    if module.layer is None:
+        return "outside"
+    n_layers = max(_number(module, "n_layers"), module.layer + 1.0)
+    return _THIRDS[int(3 * module.layer / n_layers)]
+
+
+def _statistics(modules: Sequence[ModuleMeasurement]) -> dict[str, Column]:
+    """Per-module statistics, each (n,); NaN where one does not exist, e.g. a gap at rank one."""
+    import numpy as np
+
+    spectra = [_numbers(module, "singular_values") for module in modules]
+    S = np.zeros((len(modules), max(2, *(len(spectrum) for spectrum in spectra))))  # (n, r), padded by 0
+    for row, spectrum in zip(S, spectra, strict=True):
+        row[: len(spectrum)] = spectrum
+    scale = np.abs([_number(module, "scale") or 1.0 for module in modules])
+    kurtosis = [_number(module, "entry_kurtosis") for module in modules]
+    size = np.array([float(math.prod(module.shape)) for module in modules])
+    rank = np.array([float(len(spectrum)) for spectrum in spectra])
+    rank[rank < 2] = np.nan  # entropies and gaps do not exist at rank one
+    energy, total = (S**2).sum(axis=1), S.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "log_sigma1": np.log(S[:, 0] / scale),
+            "log_norm": np.log(np.sqrt(energy) / scale),
+            "log_rms": np.log(np.sqrt(energy / size) / scale),
+            "top_share": S[:, 0] / total,
+            "entropy": _entropy(S**2 / energy[:, None]) / np.log(rank),
+            "log_stable_rank": np.log(energy / S[:, 0] ** 2),
+            "effective_rank": np.exp(_entropy(S / total[:, None])) / rank,
+            "log_gap": np.where(np.isnan(rank), np.nan, np.log(S[:, 0] / S[:, 1])),
+            "log_kurtosis": np.log(np.maximum(kurtosis, 1.0)),
+        }
+
+
+def _entropy(shares: Column) -> Column:
+    import numpy as np
+
+    return np.asarray(-(shares * np.log(np.where(shares > 0.0, shares, 1.0))).sum(axis=1))
+
+
+def _mean(column: Column) -> float:
+    import numpy as np
+
+    known = column[np.isfinite(column)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _over_layers(modules: Sequence[ModuleMeasurement], energy: Column) -> dict[str, float]:
+    """How the update is spread over depth: energy shares of the thirds, Gini, cosine of neighbours."""
+    by_layer: dict[int, float] = defaultdict(float)
+    by_third = dict.fromkeys(_THIRDS, 0.0)
+    for module, amount in zip(modules, energy.tolist(), strict=True):
+        if module.layer is not None:
+            by_layer[module.layer] += amount
+            by_third[_third(module)] += amount
+    spread = {}
+    if len(by_layer) > 1:
+        total = math.fsum(by_layer.values())
+        spread = {f"{third}.energy_share": amount / total for third, amount in by_third.items()}
+        spread["gini"] = _gini(list(by_layer.values()))
+    cosines = list(_neighbour_cosines(modules))
+    return spread | ({"neighbour_cosine": math.fsum(cosines) / len(cosines)} if cosines else {})
+
+
+def _gini(values: Sequence[float]) -> float:
+    """0 when all layers carry the same energy, towards 1 when a single one carries it."""
+    ordered, n = sorted(values), len(values)
+    weighted = math.fsum((2 * rank - n - 1) * value for rank, value in enumerate(ordered, start=1))
+    return weighted / (n * math.fsum(ordered))
+
+
+def _neighbour_cosines(modules: Sequence[ModuleMeasurement]) -> Iterator[float]:
+    """|cosine| of the sketches of the same module in neighbouring layers."""
+    # A name without its layer number tells attention's `c_proj` from the MLP's.
+    sketches = {
+        (module.name.replace(f".{module.layer}.", ".*.", 1), module.layer): _numbers(
+            module, "residual_sketch"
+        )
+        for module in modules
+        if module.layer is not None and "residual_sketch" in module.values
+    }
+    for (name, layer), sketch in sketches.items():
+        following = sketches.get((name, layer + 1))
+        if following is not None:
+            lengths = math.hypot(*sketch) * math.hypot(*following)
+            yield abs(math.fsum(a * b for a, b in zip(sketch, following, strict=True))) / (lengths or 1.0)
+
+
+def _number(module: ModuleMeasurement, key: str) -> float:
+    """A scalar measurement, NaN where it was not made."""
+    value = module.values.get(key)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _numbers(module: ModuleMeasurement, key: str) -> list[float]:
+    value = module.values[key]
+    return value if isinstance(value, list) else [value]
