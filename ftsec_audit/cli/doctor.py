@@ -31,7 +31,7 @@ def command(network: bool) -> int:
     for line in _lines():
         terminal.show(line)
     if network:
-        terminal.show(f"hub            {_hub()}")
+        terminal.show(f"hub             {_hub()}")
     if missing:
         terminal.complain(f"not installed: {', '.join(missing)}")
         return exit_codes.COULD_NOT_RUN
@@ -41,16 +41,16 @@ def command(network: bool) -> int:
 def _lines() -> Iterator[str]:
     from ftsec_audit.measurement_cache import default_root
 
-    yield f"ftsec-audit    {VERSION}"
-    yield f"python         {platform.python_version()} ({sys.executable})"
+    yield f"ftsec-audit     {VERSION}"
+    yield f"python          {platform.python_version()} ({sys.executable})"
     for name in _PACKAGES:
-        yield f"{name:<14} {_version(name) or 'not installed'}"
-    yield f"device         {_device()}"
+        yield f"{name:<16}{_version(name) or 'not installed'}"
+    yield f"device          {_device()}"
     root = default_root()
     writable = os.access(root if root.exists() else root.parent, os.W_OK)
-    yield f"cache          {root}{'' if writable else ' (cannot be written)'}"
-    yield f"HF_ENDPOINT    {os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}"
-    yield f"HF_TOKEN       {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
+    yield f"cache           {root}{'' if writable else ' (cannot be written)'}"
+    yield f"HF_ENDPOINT     {os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}"
+    yield f"HF_TOKEN        {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
 
 
 def _version(name: str) -> str:
