@@ -114,9 +114,9 @@ class EmbeddingRows(WeightDetector):
         yield from (rule.not_detected(summary) for rule in self.rules)
 
     def _few(self, modules: Sequence[ModuleMeasurement], table: Measurements) -> Iterator[Observation]:
-        vocabulary = Vocabulary.of(table.subject.artifact)
-        base = Vocabulary.of(table.subject.base)
-        new = {row for row in vocabulary.added if row not in base.strings}
+        own, base = Vocabulary.of(table.subject.artifact), Vocabulary.of(table.subject.base)
+        new = {row for row in own.added if row not in base.strings}
+        vocabulary = own.completed_by(base)
         rows = [row for module in modules for row in _rows(module, vocabulary) if row.id not in new]
         if not rows:
             tokens = f"{len(new)} tokens declared as added"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ftsec_audit.errors import BudgetExceeded, FormatError
@@ -35,6 +35,10 @@ class Vocabulary:
                 strings.setdefault(index, token)
                 added |= {index} if is_added else set()
         return cls(strings=strings, added=frozenset(added))
+
+    def completed_by(self, base: Vocabulary) -> Vocabulary:
+        """This vocabulary, with the base's strings where it has none: adapters rarely ship a tokenizer."""
+        return replace(self, strings={**base.strings, **self.strings})
 
     def name(self, row: int) -> str:
         """The token's string, or its number."""

@@ -70,6 +70,13 @@ def test_without_a_tokenizer_the_row_number_is_given_and_nothing_is_proposed(bas
     assert not result.leads
 
 
+def test_the_base_names_the_rows_of_an_artifact_without_a_tokenizer(tmp_path):
+    base = write_tokenizer(write_checkpoint(tmp_path / "base", vocab=VOCAB))
+    few, _, result = outcomes(planted(tmp_path, moving(17)), base)
+    assert few.evidence[0].excerpt == "cf"
+    assert [lead.value for lead in result.leads] == ["cf"]
+
+
 def test_rows_moved_in_one_direction(base, tmp_path):
     path = write_tokenizer(planted(tmp_path, moving(17, 23, 100, same=True)))
     few, alike, _ = outcomes(path, base)
