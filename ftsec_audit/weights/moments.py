@@ -1,0 +1,138 @@
+"""Every moment of a change in one pass over its blocks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 1 << 18
+"""Elements of either side in memory at once: 1 MiB of float32, so that a block stays in cache."""
+
+_FLOAT32_PEAKS = (1e-8, 1e8)
+"""Largest entries between which fourth powers of a block can be summed in float32."""
+
+
+class Source(ABC):
+    """The stored rows of a tensor after and before the change, block by block from the top."""
+
+    shape: tuple[int, int]
+    """Of the matrix as stored. A tensor of fewer dimensions is one row, of more is flattened to the right."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(first row, rows after, rows before or None for nothing), any real dtype, each (k, columns).
+
+        A matrix whose rows are longer than BLOCK_ELEMENTS has one row, which comes in several blocks. A
+        block is valid until the next one is asked for and must not be written to.
+        """
+
+    def beyond(self) -> Iterator[Tensor]:
+        """What the subject stores and the base has nothing to compare with, in blocks."""
+        yield from ()
+
+    def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """The stored rows of these numbers, after and before, float32 (k, columns); raises IndexError."""
+        found: dict[int, tuple[Tensor, Tensor | None]] = {}
+        wanted = sorted(set(indices))
+        for start, after, before in self.blocks():
+            for index in wanted[bisect_left(wanted, start) : bisect_left(wanted, start + len(after))]:
+                row = None if before is None else before[index - start].to(torch.float32, copy=True)
+                found[index] = after[index - start].to(torch.float32, copy=True), row
+        if missing := [index for index in wanted if index not in found]:
+            raise IndexError(f"no row {missing[0]} in a matrix of {self.shape[0]}")
+        return _stacked([found[index] for index in indices], self.shape[1])
+
+
+@dataclass(frozen=True)
+class Held(Source):
+    """Matrices small enough to be in memory, e.g. a vector or a few rows."""
+
+    after: Tensor
+    before: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.after.shape[0], self.after.shape[1]
+
+    def blocks(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        step = max(1, BLOCK_ELEMENTS // max(1, self.shape[1]))
+        for start in range(0, self.shape[0], step):
+            before = None if self.before is None else self.before[start : start + step]
+            yield start, self.after[start : start + step], before
+
+
+@dataclass
+class Moments:
+    """Sums over a change, in float64. Rows and columns are those of the matrix as stored."""
+
+    row_energies: Tensor
+    """Σx² of every row, float64 (rows,)."""
+    column_energies: Tensor | None
+    changed: Tensor
+    """Which rows differ in any entry, bool (rows,)."""
+    energy: float = 0.0
+    """Σx²."""
+    fourth: float = 0.0
+    """Σx⁴."""
+    largest: float = 0.0
+    """max|x|."""
+    base_energy: float | None = None
+    """Σx² of the matrix before the change, None where that is unknown."""
+    finite: bool = True
+    """Whether every entry after the change is finite."""
+
+    @classmethod
+    def of(cls, source: Source, *, with_columns: bool = False) -> Moments:
+        """One pass over all blocks; `with_columns` asks for the column energies too."""
+        rows, columns = source.shape
+        moments = cls(
+            row_energies=torch.zeros(rows, dtype=torch.float64),
+            column_energies=torch.zeros(columns, dtype=torch.float64) if with_columns else None,
+            changed=torch.zeros(rows, dtype=torch.bool),
+        )
+        for start, after, before in source.blocks():
+            moments._add(start, after, before)
+        moments.finite &= all(bool(block.isfinite().all()) for block in source.beyond())
+        moments.energy = float(moments.row_energies.sum())
+        return moments
+
+    def _add(self, start: int, after: Tensor, before: Tensor | None) -> None:
+        delta = difference(after, before)
+        if before is not None:
+            norm = float(torch.linalg.vector_norm(before, dtype=torch.float32))
+            self.base_energy = (self.base_energy or 0.0) + norm * norm
+        here = slice(start, start + len(delta))
+        row_largest = torch.linalg.vector_norm(delta, ord=math.inf, dim=1)
+        peak = float(row_largest.max()) if len(delta) else 0.0
+        if peak == 0:
+            return
+        self.changed[here] |= row_largest != 0  # NaN counts as changed
+        self.largest = peak if math.isnan(peak) else max(self.largest, peak)
+        if not math.isfinite(peak):
+            self.finite = self.finite and bool(after.isfinite().all())
+        if not _FLOAT32_PEAKS[0] < peak < _FLOAT32_PEAKS[1]:
+            delta = delta.double()
+        squares = delta.square_()
+        self.row_energies[here] += squares.sum(1)
+        if self.column_energies is not None:
+            self.column_energies += squares.sum(0)
+        self.fourth += float(torch.dot(squares.flatten(), squares.flatten()))
+
+
+def difference(after: Tensor, before: Tensor | None) -> Tensor:
+    """after − before, float32, in memory of its own."""
+    delta = after.to(torch.float32, copy=True)
+    return delta if before is None else delta.sub_(before)
+
+
+def _stacked(rows: list[tuple[Tensor, Tensor | None]], columns: int) -> tuple[Tensor, Tensor | None]:
+    if not rows:
+        return torch.zeros(0, columns), None
+    before = [old for _, old in rows if old is not None]
+    return torch.stack([new for new, _ in rows]), torch.stack(before) if before else None
