@@ -1,0 +1,223 @@
+"""The changes that an adapter makes, module by module, factors of equal shape measured together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftsec_audit.adapter_config import AdapterConfig
+from ftsec_audit.artifact import Artifact
+from ftsec_audit.errors import FormatError, Unsupported
+from ftsec_audit.files import ByteReader
+from ftsec_audit.formats.tensors import TensorEntry, TensorIndex, torch_dtype
+from ftsec_audit.weights.adapter_keys import AdaptedModule, adapted_modules
+from ftsec_audit.weights.change import Change
+from ftsec_audit.weights.comparison import compare
+from ftsec_audit.weights.declared import is_declared
+from ftsec_audit.weights.delta import Delta, DeltaKind
+from ftsec_audit.weights.dense import Dense
+from ftsec_audit.weights.kronecker import Kronecker
+from ftsec_audit.weights.lowrank import FactorBatch, LowRank
+from ftsec_audit.weights.methods import AdapterReader, Built, build, is_plain_lora, lora_scale
+from ftsec_audit.weights.moments import Held, Source
+from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
+from ftsec_audit.weights.stored import StoredPair, StoredTensor
+
+_WINDOW_BYTES = 8 << 20
+"""Factors read ahead, so that those of one shape can be measured together."""
+
+_FACTOR_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def adapter_deltas(artifact: Artifact, base: NamedWeights | None, reason: str) -> Iterator[Delta]:
+    """One delta per module of the adapter; `reason` says why there is no base."""
+    index = artifact.tensors()
+    modules = adapted_modules(index)
+    projections = next((module.parts for module in modules if module.method == "vera-shared"), {})
+    stream = _AdapterStream(
+        reader=AdapterReader(
+            index=index, config=artifact.adapter or AdapterConfig(), base=base, projections=projections
+        ),
+        reason=reason,
+        n_layers=max(
+            layers_reached(module.module for module in modules), layer_count(base.config) if base else 0
+        ),
+    )
+    for window in _windows(modules, index):
+        yield from stream.window(window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AdapterStream:
+    reader: AdapterReader
+    reason: str
+    n_layers: int
+
+    def window(self, modules: Sequence[AdaptedModule]) -> Iterator[Delta]:
+        """The deltas of some modules, in order."""
+        batched = self._batched(modules)
+        for module in modules:
+            yield batched.get(id(module)) or self._single(module)
+
+    def _batched(self, modules: Iterable[AdaptedModule]) -> dict[int, Delta]:
+        """Plain LoRA modules by identity, measured together with those of equal shapes."""
+        groups: dict[tuple[object, ...], list[AdaptedModule]] = defaultdict(list)
+        for module in modules:
+            if is_plain_lora(module):
+                right, left = (self.reader.index[module.parts[part]] for part in ("lora_A", "lora_B"))
+                if _is_product(left, right):
+                    groups[left.shape, left.dtype, right.shape, right.dtype].append(module)
+        found: dict[int, Delta] = {}
+        for group in groups.values():
+            try:
+                found |= self._batch(group)
+            except (FormatError, Unsupported):
+                continue  # each is read on its own then, which says which one is damaged
+        return found
+
+    def _batch(self, modules: Sequence[AdaptedModule]) -> dict[int, Delta]:
+        index = self.reader.index
+        rank = index[modules[0].parts["lora_A"]].shape[0]
+        scales = [lora_scale(self.reader.config, module, rank) for module in modules]
+        left, right = (_stack(index, [m.parts[part] for m in modules]) for part in ("lora_B", "lora_A"))
+        batch = FactorBatch(left.flatten(2), right.flatten(2), scales)
+        return {
+            id(module): self._delta(
+                module, Built(change=LowRank(batch, position), scale=scales[position], rank=rank)
+            )
+            for position, module in enumerate(modules)
+        }
+
+    def _single(self, module: AdaptedModule) -> Delta:
+        try:
+            if module.method in ("saved", "prompt"):
+                return self._saved(module)
+            if module.method == "tokens":
+                return self._rows(module)
+            if module.method == "vera-shared":
+                return self._described(module, kind=DeltaKind.VECTOR, change=None)
+            return self._delta(module, build(self.reader, module))
+        except (FormatError, Unsupported) as error:
+            return self._described(module, kind=DeltaKind.UNREADABLE, reason=error.what)
+
+    def _saved(self, module: AdaptedModule) -> Delta:
+        """A whole tensor that came with the adapter, against the base's."""
+        (tensor,) = module.parts.values()
+        base = self.reader.base
+        found = base.find(module.module) if base and module.method == "saved" else None
+        reason = "" if found else self.reason or "the base has no such tensor"
+        comparison = compare(StoredTensor(self.reader.index, tensor), found, reason)
+        return self._described(module, **comparison.fields(transposed=self._is_transposed(module)))
+
+    def _rows(self, module: AdaptedModule) -> Delta:
+        """Trained rows of an embedding; the rows' numbers are in the configuration."""
+        numbers = self._row_numbers(module.module)
+        after = self.reader.part(module, "trainable_tokens_delta")
+        if len(numbers) != len(after):
+            raise Unsupported(f"{len(after)} rows were saved, the configuration numbers {len(numbers)}")
+        found = self.reader.base_tensor(module)
+        before = None
+        if found is not None and found.shape[1] == after.shape[1]:
+            try:
+                before = found.rows(numbers)
+            except IndexError as error:
+                raise Unsupported(f"the base has {error}") from error
+        return self._described(
+            module,
+            kind=DeltaKind.ROWS,
+            shape=tuple(after.shape),
+            change=Dense(Held(after, before)),
+            reason="" if before is not None else self.reason or "the base has no such rows",
+            row_numbers=numbers,
+        )
+
+    def _row_numbers(self, module: str) -> tuple[int, ...]:
+        for key, numbers in self.reader.config.trainable_token_indices.items():
+            if module == key or module.endswith(f".{key}"):
+                return numbers
+        listed = self.reader.config.raw.get("token_indices")
+        if isinstance(listed, list) and all(type(row) is int and row >= 0 for row in listed):
+            return tuple(listed)
+        return ()
+
+    def _delta(self, module: AdaptedModule, built: Built) -> Delta:
+        change = built.change
+        return self._described(
+            module,
+            kind=built.kind,
+            shape=change.shape,
+            scale=built.scale,
+            rank=built.rank,
+            approximation=built.approximation,
+            change=change,
+            before=self._before(module, change),
+        )
+
+    def _before(self, module: AdaptedModule, change: Change) -> Source | None:
+        """The base's own matrix of a module whose change is known without it."""
+        found = self.reader.base_tensor(module) if isinstance(change, LowRank | Kronecker) else None
+        return None if found is None else StoredPair(found)
+
+    def _is_transposed(self, module: AdaptedModule) -> bool:
+        return bool(self.reader.base and self.reader.base.transposed(module.module))
+
+    def _described(self, module: AdaptedModule, *, kind: DeltaKind, **fields: Any) -> Delta:
+        """A delta with what is known of every module of the adapter."""
+        tensors = tuple(module.parts.values())
+        entry = self.reader.index[tensors[0]]
+        return Delta(
+            name=module.name,
+            kind=kind,
+            tensors=tensors,
+            file=entry.file.path,
+            n_layers=self.n_layers,
+            declared=is_declared(self.reader.config, module),
+            **({"shape": entry.shape} | fields),
+        )
+
+
+def _windows(modules: Sequence[AdaptedModule], index: TensorIndex) -> Iterator[list[AdaptedModule]]:
+    """Runs of modules whose tensors make up a window, at least one module each."""
+    window: list[AdaptedModule] = []
+    size = 0
+    for module in modules:
+        weight = sum(index[tensor].nbytes for tensor in module.parts.values())
+        if window and size + weight > _WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+        window.append(module)
+        size += weight
+    if window:
+        yield window
+
+
+def _is_product(left: TensorEntry, right: TensorEntry) -> bool:
+    """Whether B (out, r, 1…) and A (r, in, …) are two real factors of one matrix."""
+    return (
+        {left.dtype, right.dtype} <= _FACTOR_DTYPES
+        and len(left.shape) >= 2
+        and len(right.shape) >= 2
+        and left.shape[1] == right.shape[0]
+        and set(left.shape[2:]) <= {1}
+        and 0 not in left.shape + right.shape
+        and left.stride is right.stride is None
+    )
+
+
+def _stack(index: TensorIndex, names: Sequence[str]) -> Tensor:
+    """Tensors of one shape and dtype in one, (n, *shape), read straight into place."""
+    first = index[names[0]]
+    stack = torch.empty((len(names), *first.shape), dtype=torch_dtype(first.dtype))
+    slots = stack.reshape(len(names), -1).view(torch.uint8).numpy()
+    readers: dict[str, ByteReader] = {}
+    for slot, name in zip(slots, names, strict=True):
+        entry = index[name]
+        reader = readers.get(entry.file.path) or readers.setdefault(entry.file.path, entry.file.open())
+        if reader.readinto_at(entry.offset, slot.data) != entry.nbytes:
+            raise FormatError("the file ends inside a tensor", where=entry.file.path)
+    return stack

@@ -1,0 +1,58 @@
+"""The changes between a checkpoint and its base, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ftsec_audit.artifact import Artifact
+from ftsec_audit.errors import FormatError, Unsupported
+from ftsec_audit.weights.comparison import compare
+from ftsec_audit.weights.delta import Delta, DeltaKind
+from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
+from ftsec_audit.weights.stored import StoredTensor
+
+
+def checkpoint_deltas(artifact: Artifact, base: NamedWeights | None, reason: str) -> Iterator[Delta]:
+    """One delta per tensor, then one per tensor that only the base has; `reason`: why there is no base."""
+    subject = NamedWeights(artifact)
+    n_layers = max(layers_reached(subject.index), layer_count(subject.config))
+    met: set[str] = set()
+    for module, name in subject.modules():
+        before = base.find(module) if base else None
+        if before is not None:
+            met.add(before.name)
+        fields = _compared(StoredTensor(subject.index, name), before, reason, subject.transposed(module))
+        if base is not None and before is None and fields["kind"] is not DeltaKind.UNREADABLE:
+            fields |= {"kind": DeltaKind.ADDED, "reason": "the base has no such tensor"}
+        file = subject.index[name].file.path
+        yield Delta(name=module, tensors=(name,), file=file, n_layers=n_layers, **fields)
+    if base is not None:
+        yield from _missing(subject, base, met, n_layers)
+
+
+def _compared(
+    after: StoredTensor, before: StoredTensor | None, reason: str, transposed: bool | None
+) -> dict[str, Any]:
+    try:
+        return compare(after, before, reason).fields(transposed=bool(transposed))
+    except (FormatError, Unsupported) as error:
+        shape = after.index[after.name].shape
+        return {"kind": DeltaKind.UNREADABLE, "shape": shape, "reason": error.what}
+
+
+def _missing(subject: NamedWeights, base: NamedWeights, met: set[str], n_layers: int) -> Iterator[Delta]:
+    """Tensors of the base that no tensor of the subject was compared with."""
+    taken = {module for module, _ in subject.modules()}
+    for module, name in base.modules():
+        if name in met:
+            continue
+        tied = subject.find(module) is not None
+        yield Delta(
+            name=module if module not in taken else f"{module} (base)",
+            kind=DeltaKind.MISSING,
+            shape=base.index[name].shape,
+            tensors=(),
+            n_layers=n_layers,
+            reason="tied to another tensor of the checkpoint" if tied else "",
+        )

@@ -1,0 +1,59 @@
+"""A saved tensor against the base's: the same, changed, or not comparable and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ftsec_audit.weights.delta import DeltaKind
+from ftsec_audit.weights.dense import Dense
+from ftsec_audit.weights.stored import StoredPair, StoredTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a delta needs to know of a saved tensor."""
+
+    kind: DeltaKind
+    shape: tuple[int, ...]
+    pair: StoredPair | None = None
+    reason: str = ""
+    extra_rows: int = 0
+
+    def fields(self, *, transposed: bool) -> dict[str, Any]:
+        """As arguments of `Delta`; `transposed` where the file keeps the matrix as (in, out)."""
+        turned = transposed and len(self.shape) == 2
+        return {
+            "kind": self.kind,
+            "shape": self.shape[::-1] if turned else self.shape,
+            "change": Dense(self.pair, transposed=turned) if self.pair else None,
+            "reason": self.reason,
+            "extra_rows": self.extra_rows,
+        }
+
+
+def compare(after: StoredTensor, before: StoredTensor | None, reason: str) -> Comparison:
+    """Compare a tensor with the base's; `reason` says why there is none.
+
+    Matrices of equal width are compared by the rows that both have: vocabularies grow. Reads no further
+    than the first block that differs. Raises Unsupported where the values of either cannot be read.
+    """
+    shape = after.index[after.name].shape
+    after.dtype  # noqa: B018 - raises where there is nothing to be read
+    alone = DeltaKind.VECTOR if len(shape) < 2 else DeltaKind.FULL
+    if before is None:
+        return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)
+    base_shape = before.index[before.name].shape
+    before.dtype  # noqa: B018
+    if shape != base_shape and (len(shape) != 2 or shape[1:] != base_shape[1:]):
+        reason = f"the base's tensor has the shape {list(base_shape)}"
+        return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)
+    pair = StoredPair(after, before)
+    if pair.is_unchanged():
+        return Comparison(kind=DeltaKind.IDENTICAL, shape=shape)
+    return Comparison(
+        kind=DeltaKind.VECTOR if len(shape) < 2 else DeltaKind.DENSE,
+        shape=shape,
+        pair=pair,
+        extra_rows=after.shape[0] - before.shape[0],
+    )
