@@ -16,28 +16,15 @@ from typing import TYPE_CHECKING, Any
 from ftsec_audit.contracts import Detector, Progress, Subject
 from ftsec_audit.errors import UsageError
 from ftsec_audit.taxonomy import Reference, references
-from ftsec_audit.types import (
-    ArtifactCard,
-    Decision,
-    NotLookedAt,
-    Profile,
-    Report,
-    Rule,
-    Verdict,
-)
-from ftsec_audit.version import VERSION
+from ftsec_audit.types import Profile, Report, Rule
 
 if TYPE_CHECKING:
-    from ftsec_audit.artifact import Artifact
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
     from ftsec_audit.policy import Policy
-    from ftsec_audit.runner import Audit
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
-
-_NOT_JUDGED = Decision(verdict=Verdict.INCONCLUSIVE, policy="", reasons=("not judged yet",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +136,7 @@ def scan(
     goes wrong later is part of the report. With `max_bytes` nothing is hashed: the report has no digest.
     """
     from ftsec_audit import runner
+    from ftsec_audit.assembly import assemble
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.measurement_cache import MeasurementCache, default_root
     from ftsec_audit.metering import metered
@@ -184,7 +172,15 @@ def scan(
         # To know whether bytes were measured before, all of them would have to be read.
         cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
     )
-    report = _assemble(planned, audit, calibration, command, with_digest=max_bytes is None)
+    report = assemble(
+        planned.subject,
+        audit,
+        profile=planned.profile,
+        rules=planned.rules,
+        calibration=calibration,
+        command=command,
+        with_digest=max_bytes is None,
+    )
     if transfer.requests:
         progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
     return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
@@ -302,55 +298,3 @@ def _deltas(subject: Subject) -> Iterator[Delta]:
     from ftsec_audit.weights.stream import deltas
 
     return deltas(subject)
-
-
-def _assemble(
-    planned: Plan, audit: Audit, calibration: Calibration, command: str, *, with_digest: bool
-) -> Report:
-    from ftsec_audit.fusion import suspicion
-
-    subject = planned.subject
-    card = subject.artifact.card(with_digest=with_digest)
-    return Report(
-        tool_version=VERSION,
-        artifact=card,
-        base=_base_card(subject.base, with_digest=with_digest) if subject.base else None,
-        profile=planned.profile,
-        decision=_NOT_JUDGED,
-        findings=audit.findings,
-        rules=tuple(sorted(planned.rules, key=lambda rule: rule.id)),
-        leads=audit.leads,
-        not_looked_at=(*audit.not_looked_at, *_not_looked_at(planned, card)),
-        suspicion=suspicion(audit.findings),
-        measurements=audit.measurements,
-        limits=tuple(_limits(planned, calibration)),
-        command=command,
-    )
-
-
-def _base_card(base: Artifact, *, with_digest: bool) -> ArtifactCard:
-    """A remote base is pinned by its commit; hashing it would fetch files that nobody looked at."""
-    return base.card(with_digest=with_digest and Path(base.resolved).is_absolute())
-
-
-def _not_looked_at(planned: Plan, card: ArtifactCard) -> Iterator[NotLookedAt]:
-    """What no detector was shown."""
-    from ftsec_audit.artifact import ArtifactKind
-
-    artifact = planned.subject.artifact
-    for path in artifact.unexamined:
-        reason = "further weights; those of the model above were measured, these only checked as a file"
-        yield NotLookedAt(what=path, reason=reason)
-    is_folder = artifact.local_dir is not None or len(artifact.files) > 1
-    if artifact.kind is ArtifactKind.FILES and is_folder:
-        # A folder in which no model was found has not passed as a model; a single file is only itself.
-        reason = f"no adapter and no checkpoint was recognised in its {len(card.files)} files"
-        yield NotLookedAt(what="model", reason=reason, incomplete=True)
-
-
-def _limits(planned: Plan, calibration: Calibration) -> Iterator[str]:
-    yield from planned.subject.artifact.problems
-    if planned.subject.base is None:
-        yield f"no comparison with a base model: {planned.subject.base_reason}"
-    if calibration.n == 0:
-        yield "no calibration: statistics of the weights could not be compared with benign artifacts"
