@@ -87,6 +87,8 @@ class _Listing:
         self._bounds = bounds
         self._shared = _blob_stores(root)
         self.problems: list[str] = []
+        self._closed: list[ArtifactFile] = []
+        """Folders that could not be listed, as files that refuse to be opened: never passed over."""
 
     def files(self) -> Iterator[ArtifactFile]:
         count = 0
@@ -104,6 +106,7 @@ class _Listing:
                         hint="name the model's own folder",
                     )
                 yield self._file(here / name)
+        yield from self._closed
 
     def _file(self, path: Path) -> ArtifactFile:
         name = path.relative_to(self._root).as_posix()
@@ -138,7 +141,7 @@ class _Listing:
 
     def _unreadable(self, error: OSError) -> None:
         folder = Path(str(error.filename)).relative_to(self._root).as_posix()
-        self.problems.append(f"{folder}/: {error.strerror}; its files are not listed")
+        self._closed.append(self._refused(f"{folder}/", f"{error.strerror}, its files are not listed"))
 
 
 def _blob_stores(root: Path) -> tuple[Path, ...]:
