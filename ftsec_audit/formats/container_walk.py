@@ -22,9 +22,11 @@ _MILD = {
     "backslash": Severity.MEDIUM,
     "beyond-end": Severity.MEDIUM,
     "damaged-header": Severity.MEDIUM,
-    "unknown-method": Severity.MEDIUM,
+    "no-end": Severity.MEDIUM,
 }
-_DAMAGE = frozenset({"beyond-end", "damaged-header", "no-local-header", "entry-count", "unknown-method"})
+_DAMAGE = frozenset(
+    {"beyond-end", "damaged-header", "no-end", "no-local-header", "entry-count", "unknown-method"}
+)
 
 
 def read_zip(walk: Walk, place: Place) -> None:

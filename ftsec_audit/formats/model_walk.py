@@ -11,7 +11,6 @@ from ftsec_audit.formats.pickle_walk import read_possible_pickle, search_bytes
 from ftsec_audit.formats.walk import Place, Walk
 from ftsec_audit.types import Severity
 
-_HARMLESS_TAIL = 64
 _SAFETENSORS_MILD = frozenset({"unknown-key", "metadata", "large-padding", "header-start"})
 _SAFETENSORS_QUIET = frozenset({"unknown-dtype"})
 _GGUF_MILD = frozenset({"unknown-type", "misaligned", "hole", "bool-value", "version", "long-string"})
@@ -74,7 +73,7 @@ def read_gguf(walk: Walk, place: Place) -> None:
 
 def _gguf_tail(walk: Walk, place: Place, header: gguf.GgufHeader) -> None:
     rest = place.reader.size - header.data_end
-    if rest <= _HARMLESS_TAIL or not place.reader.read_at(header.data_end, 1 << 20).strip(b"\0"):
+    if rest <= 0 or not place.reader.read_at(header.data_end, 1 << 20).strip(b"\0"):
         return
     message = f"{rest:,} bytes follow the last tensor"
     walk.note(

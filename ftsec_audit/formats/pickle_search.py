@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ftsec_audit.files import ByteReader, MemoryBytes
 from ftsec_audit.formats.pickle_machine import PickleLimits, interpret
 from ftsec_audit.formats.pickle_policy import is_dangerous
-from ftsec_audit.formats.pickle_values import Global, Operand, PickleRun
+from ftsec_audit.formats.pickle_values import Global, Operand, PickleRun, ProblemKind
 from ftsec_audit.formats.sniff import Kind, sniff
 from ftsec_audit.formats.views import Slice
 
@@ -43,6 +43,9 @@ def headerless_stream(reader: ByteReader) -> PickleRun | None:
     if not head or head[0] not in b"(]}lcidINKJMLFGSVUTXBC)\x8c\x8a\x88\x89\x8f\x80\x95P2":
         return None
     run = interpret(reader, limits=_PROBE)
+    says_something = run.persistent or run.has(ProblemKind.LONG_DIGITS)
+    if says_something and run.complete and run.end >= reader.size - 1:
+        return run
     names = [r.target for r in run.references.values()]
     if not names or not all(isinstance(name, Global) and _is_name(name) for name in names):
         return None
@@ -105,6 +108,9 @@ def _decoded(operand: Operand, head: bytes, reader: ByteReader, limit: int) -> B
     if head[:2] == b"\xc2\x80" or (operand.kind == "str" and head[:2] in (b"x\xc2", b"\x1f\xc2")):
         text = reader.read_at(operand.offset, min(operand.length, limit))
         return _memory(text.decode("utf-8", "ignore").encode("latin-1", "ignore"))
+    if operand.kind == "str" and b"\\u00" in head:  # protocol 0 text
+        text = reader.read_at(operand.offset, min(operand.length, limit))
+        return _memory(text.decode("raw_unicode_escape", "ignore").encode("latin-1", "ignore"))
     sample = head.rstrip()
     if _HEX.match(sample) and operand.length <= limit:
         return _memory(_unhex(reader.read_at(operand.offset, operand.length)))

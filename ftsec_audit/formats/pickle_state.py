@@ -30,7 +30,7 @@ _ABSURD = 1 << 28  # a length this far beyond the end is a lie, not a cut
 class PickleLimits:
     """How much of a stream is followed."""
 
-    ops: int = 1_500_000
+    ops: int = 1_000_000
     """About two seconds; an optimizer state of a 7B model has some 10,000."""
     marks: int = 10_000
     """Nesting of MARK; CPython's own pickler gives up near 1,000."""

@@ -15,7 +15,6 @@ from ftsec_audit.formats.pickle_values import (
     Call,
     Global,
     Persistent,
-    PickledDict,
     PickleRun,
     Problem,
     ProblemKind,
@@ -29,8 +28,9 @@ _PROBE = 1 << 16
 _SWEEP = 64 << 20
 _NESTED_DECODE = 8 << 20
 _NESTING = 2_000
-_EXPANDED = 50_000_000
-_EXPANSION_RATIO = 1_000
+_PARTS = 100_000
+_VISITS = 50_000_000
+_VISITS_PER_PART = 1_000
 _BOMBS = {
     ProblemKind.MEMO_INDEX: "makes the unpickler allocate a memo of that size",
     ProblemKind.HUGE_OPERAND: "makes a loader allocate what the file does not hold",
@@ -43,7 +43,10 @@ _STORAGE_TAGS = frozenset({"storage", "reduce_package"})
 def read_pickles(walk: Walk, place: Place) -> None:
     """Content that says it is a pickle of protocol 2-5."""
     run = _follow(walk, place, place.reader, 0)
-    if not is_probable(run):
+    lies = place.depth == 0 and any(problem.kind in _BOMBS for problem in run.problems)
+    if not (lies or is_probable(run)):
+        if place.depth == 0 or place.member.endswith(".pkl"):
+            walk.unread("not-a-pickle", "begins like a pickle and is none", place.member)
         _read_unknown(walk, place)
         return
     end = _streams(walk, place, run)
@@ -209,15 +212,13 @@ def _is_storage(value: Persistent) -> bool:
 
 def _judge_size(walk: Walk, place: Place, run: PickleRun) -> None:
     """Objects that are small in the file and enormous, or bottomless, to whoever walks over them."""
-    roots = [run.value, *run.calls[:100_000]] if run.calls else [run.value]
-    if not isinstance(run.value, (list, tuple, PickledDict, Call)) and not run.calls:
-        return
-    depth, parts, expanded = expansion(roots)
-    if depth > _NESTING:
-        message = f"objects nested {depth:,} levels deep; comparing or printing them overflows the stack"
+    roots = [run.value, *run.calls[:_PARTS]]
+    size = expansion(roots, max_depth=_NESTING, max_parts=_PARTS)
+    if size.depth >= _NESTING:
+        message = f"objects nested {_NESTING:,} levels deep or more; printing or comparing them overflows"
         walk.note(walk.facts.bombs, "nesting", message, Severity.HIGH, place.member, run.start)
-    if expanded > _EXPANDED and expanded > _EXPANSION_RATIO * parts:
-        message = f"{parts:,} objects share parts so that walking over them visits {_magnitude(expanded)}"
+    if size.visits > _VISITS and size.visits > _VISITS_PER_PART * size.parts:
+        message = f"{size.parts:,} parts are shared so that a walk visits {_magnitude(size.visits)}"
         walk.note(walk.facts.bombs, "sharing", message, Severity.HIGH, place.member, run.start)
 
 

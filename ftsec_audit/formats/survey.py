@@ -30,6 +30,15 @@ _MODEL_SUFFIXES = {
     ".pt": (Kind.ZIP, Kind.PICKLE, Kind.TAR),
     ".pth": (Kind.ZIP, Kind.PICKLE, Kind.TAR),
     ".ckpt": (Kind.ZIP, Kind.PICKLE, Kind.TAR, Kind.HDF5),
+    ".zip": (Kind.ZIP,),
+    ".mar": (Kind.ZIP,),
+    ".tar": (Kind.TAR,),
+    ".nemo": (Kind.TAR, Kind.GZIP),
+    ".7z": (Kind.SEVEN_ZIP,),
+    ".gz": (Kind.GZIP,),
+    ".tgz": (Kind.GZIP,),
+    ".bz2": (Kind.BZIP2,),
+    ".xz": (Kind.XZ,),
 }
 """What a file of that name is taken for by the programs that load it; anything else is said."""
 
@@ -86,7 +95,11 @@ def _check_name(walk: Walk, kind: Kind) -> None:
 
 
 def _ignore(walk: Walk, place: Place) -> None:
-    """Images and empty files."""
+    """Empty files."""
+
+
+def _image(walk: Walk, place: Place) -> None:
+    pickle_walk.search_bytes(walk, place, 0, place.reader.size)
 
 
 def _text(walk: Walk, place: Place) -> None:
@@ -96,7 +109,7 @@ def _text(walk: Walk, place: Place) -> None:
 
 _READERS: dict[Kind, ContentReader] = {
     Kind.EMPTY: _ignore,
-    Kind.IMAGE: _ignore,
+    Kind.IMAGE: _image,
     Kind.TEXT: _text,
     Kind.ZIP: container_walk.read_zip,
     Kind.TAR: container_walk.read_tar,

@@ -49,10 +49,11 @@ def is_tar(head: bytes) -> bool:
 def read_listing(reader: ByteReader, *, max_members: int) -> TarListing:
     members: list[TarMember] = []
     oddities: list[Oddity] = []
-    at, name, link, cut = 0, "", "", False
+    at, name, link, cut, ended = 0, "", "", False, False
     while at + _BLOCK <= reader.size:
         block = reader.read_at(at, _BLOCK)
         if block.count(0) == _BLOCK:
+            ended = True
             break
         size = _number(block[124:136])
         if not _checksum_holds(block) or size < 0:
@@ -72,6 +73,8 @@ def read_listing(reader: ByteReader, *, max_members: int) -> TarListing:
             break
         members.append(member)
         oddities.extend(_member_oddities(member, kind, reader.size))
+    if not (ended or cut or oddities):
+        oddities.append(Oddity("no-end", "the archive has no end mark; it may be cut off", at))
     return TarListing(members=tuple(members), oddities=tuple(oddities), end=min(at, reader.size), cut=cut)
 
 

@@ -60,7 +60,9 @@ class Walk:
         kind = sniff(reader)
         if depth > self.limits.unpack.depth:
             if kind not in (Kind.TEXT, Kind.IMAGE, Kind.EMPTY):
-                self.unread("depth", f"containers nested deeper than {self.limits.unpack.depth}", member)
+                message = f"containers nested deeper than {self.limits.unpack.depth}"
+                self.note(self.facts.bombs, "depth", message, Severity.HIGH, member)
+                self.unread("depth", message, member)
             return kind
         place = Place(reader=reader, member=member, depth=depth, kind=kind, nested=nested)
         try:

@@ -21,6 +21,7 @@ _CENTRAL = b"PK\x01\x02"
 _END64 = b"PK\x06\x06"
 _LOCATOR64 = b"PK\x06\x07"
 _END_SIZE = 22
+_END64_SIZE = 56 + 20  # the ZIP64 end record and its locator
 _TAIL = _END_SIZE + 0xFFFF
 _MAX32 = 0xFFFFFFFF
 _DESCRIPTOR = 1 << 3
@@ -31,7 +32,7 @@ _SYMLINK = 0o120000
 METHODS = {0: "stored", 8: "deflate", 12: "bzip2", 14: "lzma"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class ZipMember:
     """One entry of a central directory."""
 
@@ -84,16 +85,24 @@ def read_directory(reader: ByteReader, *, max_members: int) -> ZipDirectory | No
     if not ends:
         return None
     directory = ZipDirectory()
+    ends = _outermost(reader, ends, max_members)
     if len(ends) > 1:
         where = ", ".join(str(end.offset) for end in ends[:4])
-        directory.oddities.append(
-            Oddity("two-end-records", f"{len(ends)} end records (at {where})", ends[0].offset)
-        )
+        message = f"{len(ends)} directories (end records at {where})"
+        directory.oddities.append(Oddity("two-end-records", message, ends[0].offset))
     for end in ends:
         _read_entries(reader, end, directory, max_members)
     _check_names(directory)
     _check_layout(reader, ends, directory)
     return directory
+
+
+def _outermost(reader: ByteReader, ends: list[_End], max_members: int) -> list[_End]:
+    """Without the end records of archives that are themselves stored members of the last directory."""
+    last = ZipDirectory()
+    _read_entries(reader, ends[-1], last, max_members)
+    spans = [(m.data, m.data + m.packed) for m in last.members if m.data is not None and m.method == 0]
+    return [end for end in ends if not any(start <= end.offset < stop for start, stop in spans)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +122,33 @@ def _end_records(reader: ByteReader) -> list[_End]:
     found: list[_End] = []
     at = tail.find(END)
     while at >= 0 and len(found) < 16:
-        end = _end_record(reader, base + at, tail[at : at + _END_SIZE])
-        if end is not None:
-            found.append(end)
+        found.extend(_end_record(reader, base + at, tail[at : at + _END_SIZE]))
         at = tail.find(END, at + 1)
     return found
 
 
-def _end_record(reader: ByteReader, offset: int, record: bytes) -> _End | None:
+def _end_record(reader: ByteReader, offset: int, record: bytes) -> list[_End]:
+    """What an end record leads to: readers look where it says (miniz) or right before it (zipfile)."""
     if len(record) < _END_SIZE:
-        return None
+        return []
     _, _, _, _, count, size, start, comment = struct.unpack("<4s4H2LH", record)
-    if count == 0xFFFF or size == _MAX32 or start == _MAX32:
-        locator = reader.read_at(max(0, offset - 20), 20)
-        if locator.startswith(_LOCATOR64):
-            at = struct.unpack("<8xQ4x", locator)[0]
-            record64 = reader.read_at(at, 56) if at < reader.size else b""
-            if record64.startswith(_END64) and len(record64) == 56:
-                count, size, start = struct.unpack("<32xQQQ", record64)
+    locator = reader.read_at(max(0, offset - 20), 20)
+    is_64 = locator.startswith(_LOCATOR64)
+    if is_64 and (count == 0xFFFF or size == _MAX32 or start == _MAX32):
+        at = struct.unpack("<8xQ4x", locator)[0]
+        record64 = reader.read_at(at, 56) if at < reader.size else b""
+        if record64.startswith(_END64) and len(record64) == 56:
+            count, size, start = struct.unpack("<32xQQQ", record64)
     length = _END_SIZE + comment
-    for directory in (start, offset - size):
-        if 0 <= directory <= offset and (count == 0 or reader.read_at(directory, 4) == _CENTRAL):
-            return _End(offset, count, size, start, directory - start, length)
-    return None
+    if count == 0:
+        return [_End(offset, 0, size, start, 0, length)] if start + size <= offset else []
+    before = offset - size - (_END64_SIZE if is_64 else 0)
+    places = dict.fromkeys((start, before))
+    return [
+        _End(offset, count, size, start, place - start, length)
+        for place in places
+        if 0 <= place <= offset and reader.read_at(place, 4) == _CENTRAL
+    ]
 
 
 def _read_entries(reader: ByteReader, end: _End, directory: ZipDirectory, max_members: int) -> None:
@@ -226,7 +239,8 @@ def _check_local(reader: ByteReader, member: ZipMember, directory: ZipDirectory)
     data = member.header + 30 + name_length + extra_length
     if data + member.packed > reader.size:
         odd("beyond-end", f"the data ends {data + member.packed - reader.size:,} bytes after the file")
-    return ZipMember(**{**{s: getattr(member, s) for s in ZipMember.__slots__}, "data": data})
+    member.data = data
+    return member
 
 
 def _check_names(directory: ZipDirectory) -> None:
@@ -288,7 +302,8 @@ def _descriptor_length(reader: ByteReader, at: int) -> int:
 
 def ends_with_archive(reader: ByteReader) -> bool:
     """Whether an end record closes the file to its last byte: what a reader that starts at the end sees."""
-    return any(end.offset + end.length == reader.size and end.count for end in _end_records(reader))
+    ends = _end_records(reader)
+    return any(end.offset + end.length == reader.size and end.count for end in ends)
 
 
 def consecutive_ends(reader: ByteReader, limit: int) -> Iterator[int]:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 
-MODULES = ("templates", "repository", "peft_configs", "tokenizers")
+MODULES = (
+    "templates",
+    "repository",
+    "peft_configs",
+    "tokenizers",
+    "pickles",
+    "containers",
+    "safetensors_gguf",
+    "bombs",
+    "foreign",
+)
 
 
 class Label(StrEnum):
