@@ -7,8 +7,7 @@ reading a weight. What the statistics mean is said on the page of FTA201.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ftsec_audit.types import ModuleMeasurement
@@ -35,17 +34,25 @@ def artifact_features(modules: Sequence[ModuleMeasurement]) -> dict[str, float]:
     if not modules:
         return {}
     statistics = _statistics(modules)
+    energy = np.exp(2 * statistics["log_norm"])
+    layers = np.array([-1 if module.layer is None else module.layer for module in modules])
     roles, thirds = np.array([m.role for m in modules]), np.array([_third(m) for m in modules])
+    cosines = _neighbour_cosines(modules)
     vector: dict[str, float] = {}
     for kind in ("all", *sorted(set(roles.tolist()))):
-        of_kind = (roles == kind) | (kind == "all")
-        for third in sorted(set(thirds[of_kind].tolist())):
-            cell = of_kind & (thirds == third)
+        inside = (roles == kind) | (kind == "all")
+        for third in sorted(set(thirds[inside].tolist())):
+            cell = inside & (thirds == third)
             vector |= {f"{kind}.{third}.{key}": _mean(column[cell]) for key, column in statistics.items()}
-        members = [module for module, inside in zip(modules, of_kind, strict=True) if inside]
-        energy = np.exp(2 * statistics["log_norm"][of_kind])
-        vector |= {f"{kind}.{key}": value for key, value in _over_layers(members, energy).items()}
-        vector[f"{kind}.spread"] = float(statistics["log_rms"][of_kind].std())
+        inside_layers = inside & (layers >= 0)
+        vector |= {
+            f"{kind}.{key}": value
+            for key, value in _over_layers(
+                layers[inside_layers], thirds[inside_layers], energy[inside_layers]
+            ).items()
+        }
+        vector[f"{kind}.spread"] = float(statistics["log_rms"][inside].std())
+        vector[f"{kind}.neighbour_cosine"] = _mean(cosines[inside])
     return {key: value for key, value in vector.items() if math.isfinite(value)}
 
 
@@ -115,45 +122,41 @@ def _mean(column: Column) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _over_layers(modules: Sequence[ModuleMeasurement], energy: Column) -> dict[str, float]:
-    """How the update is spread over depth: energy shares of the thirds, Gini, cosine of neighbours."""
-    by_layer: dict[int, float] = defaultdict(float)
-    by_third = dict.fromkeys(_THIRDS, 0.0)
-    for module, amount in zip(modules, energy.tolist(), strict=True):
-        if module.layer is not None:
-            by_layer[module.layer] += amount
-            by_third[_third(module)] += amount
-    spread = {}
-    if len(by_layer) > 1:
-        total = math.fsum(by_layer.values())
-        spread = {f"{third}.energy_share": amount / total for third, amount in by_third.items()}
-        spread["gini"] = _gini(list(by_layer.values()))
-    cosines = list(_neighbour_cosines(modules))
-    return spread | ({"neighbour_cosine": math.fsum(cosines) / len(cosines)} if cosines else {})
+def _over_layers(layers: NDArray[np.int64], thirds: NDArray[np.str_], energy: Column) -> dict[str, float]:
+    """How the update is spread over depth: the thirds' shares of the energy, and its Gini coefficient."""
+    import numpy as np
+
+    by_layer: Column = np.bincount(layers, weights=energy)[np.unique(layers)]
+    if len(by_layer) < 2:
+        return {}
+    total = energy.sum()
+    shares = {f"{third}.energy_share": float(energy[thirds == third].sum() / total) for third in _THIRDS}
+    return shares | {"gini": _gini(by_layer)}
 
 
-def _gini(values: Sequence[float]) -> float:
+def _gini(values: Column) -> float:
     """0 when all layers carry the same energy, towards 1 when a single one carries it."""
-    ordered, n = sorted(values), len(values)
-    weighted = math.fsum((2 * rank - n - 1) * value for rank, value in enumerate(ordered, start=1))
-    return weighted / (n * math.fsum(ordered))
+    import numpy as np
+
+    n = len(values)
+    return float(((2 * np.arange(1, n + 1) - n - 1) * np.sort(values)).sum() / (n * values.sum()))
 
 
-def _neighbour_cosines(modules: Sequence[ModuleMeasurement]) -> Iterator[float]:
-    """|cosine| of the sketches of the same module in neighbouring layers."""
+def _neighbour_cosines(modules: Sequence[ModuleMeasurement]) -> Column:
+    """|cosine| of each module's sketch with that of the same module in the next layer; NaN without one."""
+    import numpy as np
+
     # A name without its layer number tells attention's `c_proj` from the MLP's.
-    sketches = {
-        (module.name.replace(f".{module.layer}.", ".*.", 1), module.layer): _numbers(
-            module, "residual_sketch"
-        )
-        for module in modules
-        if module.layer is not None and "residual_sketch" in module.values
-    }
-    for (name, layer), sketch in sketches.items():
-        following = sketches.get((name, layer + 1))
-        if following is not None:
-            lengths = math.hypot(*sketch) * math.hypot(*following)
-            yield abs(math.fsum(a * b for a, b in zip(sketch, following, strict=True))) / (lengths or 1.0)
+    keys = [(module.name.replace(f".{module.layer}.", ".*.", 1), module.layer) for module in modules]
+    sketched = {key: i for i, key in enumerate(keys) if "residual_sketch" in modules[i].values}
+    pairs = [(i, sketched.get((name, (layer or 0) + 1))) for (name, layer), i in sketched.items()]
+    first, second = [i for i, j in pairs if j is not None], [j for _, j in pairs if j is not None]
+    cosines = np.full(len(modules), np.nan)
+    if first:
+        a, b = (np.array([_numbers(modules[i], "residual_sketch") for i in side]) for side in (first, second))
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosines[first] = np.abs((a * b).sum(axis=1)) / np.where(lengths > 0.0, lengths, 1.0)
+    return cosines
 
 
 def _number(module: ModuleMeasurement, key: str) -> float:

@@ -4,7 +4,8 @@
 new adapter method, a quantised format, a stray buffer – can carry a change that every other rule passes by.
 
 **Statistic.** The list of tensors that could not be turned into a change of the model. If there are any the
-answer is NOT_SUPPORTED, never clean, and a policy that requires this rule is inconclusive.
+answer is NOT_SUPPORTED, never clean, and a policy that requires this rule is inconclusive. Weights beside
+those that a loader takes by default (copies in other formats) are listed as not looked at.
 
 **False positives.** Tensors that do nothing (rotary tables, position ids) are recognised and not listed.
 
@@ -52,6 +53,8 @@ class UnreadTensors(WeightDetector):
         if table.subject.artifact.kind is ArtifactKind.FILES:
             yield UNREAD_TENSORS.not_applicable("no model weights were recognised")
             return
+        for path in table.subject.artifact.unexamined:
+            yield NotLookedAt(what=path, reason="further weights beside those that a loader would take")
         unread = [module for module in table.modules if module.values.get("is_unread")]
         if not unread:
             yield UNREAD_TENSORS.not_detected(f"all {len(table.modules)} modules were read")

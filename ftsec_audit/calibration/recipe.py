@@ -72,7 +72,7 @@ class Recipe:
             family=base_family(artifact.declared_base, artifact.config),
             method=(adapter.method or "unknown") if adapter else "full",
             rank=rank_bucket(adapter.rank) if adapter else "",
-            targets="+".join(sorted({category_of(m.name) for m in table.modules} & _BLOCKS)),
+            targets="+".join(sorted({category_of(name) for name in _without_layers(table)} & _BLOCKS)),
             objective=adapter.task.lower() if adapter else "",
         )
 
@@ -81,6 +81,11 @@ class Recipe:
         values = asdict(self)
         for level, names in enumerate(_LEVELS):
             yield Stratum(fields=tuple((name, values[name]) for name in names), level=level)
+
+
+def _without_layers(table: Measurements) -> set[str]:
+    """The names of the modules of a layer, once instead of once per layer."""
+    return {module.name.replace(f".{module.layer}.", ".0.", 1) for module in table.modules}
 
 
 def base_family(base: str, config: object = None) -> str:

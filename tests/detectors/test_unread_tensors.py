@@ -25,3 +25,11 @@ def test_a_tensor_of_an_unknown_kind_is_listed_and_keeps_the_verdict_open(tmp_pa
     assert found.outcome is Outcome.NOT_SUPPORTED
     assert "finegates_rows" in found.evidence[0].location.tensor
     assert [entry.incomplete for entry in result.not_looked_at] == [True]
+
+
+def test_weights_beside_the_loaded_ones_are_listed_as_not_looked_at(tmp_path):
+    path = write_adapter(tmp_path / "a")
+    (path / "adapter_model.bin").write_bytes((path / "adapter_model.safetensors").read_bytes())
+    result = audit(UnreadTensors(), path)
+    assert finding(result, "FTA107").outcome is Outcome.NOT_DETECTED
+    assert [(entry.what, entry.incomplete) for entry in result.not_looked_at] == [("adapter_model.bin", False)]
