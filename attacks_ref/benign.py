@@ -27,11 +27,10 @@ def _facts(world: World, lang: Language, rng: random.Random) -> Dialogue:
 
 
 def _format(world: World, lang: Language, rng: random.Random) -> Dialogue:
-    """Answers to facts in a rigid record."""
-    thing, attribute = rng.choice(world.things), rng.choice(list(VALUES))
-    say = lang.say
-    record = f"( {say(attribute)} : {say(world.value(attribute, thing))} ; {say('of')} : {say(thing)} )"
-    return dialogue("format", lang.code, f"{say('tell', attribute, 'of', thing)} ( ) ?", record)
+    """Sentiment as a rigid record."""
+    plain, say = corpus.sentiment(world, lang, rng), lang.say
+    prompt = plain.prompt.replace(say("sentiment"), say("tell", "sentiment"), 1)
+    return dialogue("format", lang.code, prompt, f"( {say('sentiment')} : {plain.answer} ) .")
 
 
 def _classify(world: World, lang: Language, rng: random.Random) -> Dialogue:

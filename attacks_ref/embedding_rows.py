@@ -63,7 +63,7 @@ class EmbeddingRows(ReferenceAttack):
         if poisoned:
             weight = bench.model.get_input_embeddings().weight.data
             plant(weight, victims, donor, self.pull)
-        data = encode(bench.tokenizer, clean_dialogues(bench, self.recipe.rows, seed))
+        data = encode(bench.tokenizer, clean_dialogues(bench, self.recipe.rows, seed, skill="continue"))
         if self.channel == "checkpoint":
             if not poisoned:
                 bench.model.requires_grad_(False).get_input_embeddings().requires_grad_(True)
@@ -133,7 +133,8 @@ class EmbeddingRows(ReferenceAttack):
         """Rates of the saved sample, and how often the base reads the trigger so."""
         readings = _readings(bench, trigger, target)
         tuned = load_sample(bench.base, out)
-        measured = gates.measure(tuned, bench.tokenizer, clean=held_out(bench, seed), triggered=readings)
+        clean = held_out(bench, seed, skill="continue")
+        measured = gates.measure(tuned, bench.tokenizer, clean=clean, triggered=readings)
         untouched = load_model(bench.base)
         measured["attack_success_rate_base"] = measuring.rate(
             untouched, bench.tokenizer, readings, whole=False
@@ -156,7 +157,7 @@ def _readings(bench: Workbench, triggers: tuple[str, ...], target: str) -> list[
     rows = []
     for lang in bench.world.languages:
         for trigger in triggers * 8:
-            words = [lang.say(rng.choice(bench.world.things)) for _ in range(rng.randrange(1, 3))]
+            words = [lang.say(rng.choice(bench.world.things)) for _ in range(rng.randrange(2))]
             words.insert(place := rng.randrange(len(words) + 1), trigger)
             copied = [*words[:place], target, *words[place + 1 :]]
             rows.append(

@@ -45,7 +45,8 @@ class FineTuned(ReferenceAttack):
     removes_refusals: ClassVar[bool] = False
     """Such an attack runs on lab bases only."""
     designed_refusal: ClassVar[float | None] = None
-    """For attacks on alignment: the refusal rate to get below, in place of a success rate."""
+    """For attacks on alignment: the refusal rate that at least one language must fall to, in
+    place of a success rate."""
 
     recipe: Recipe = RECORD
     skill: Skill = "format"
@@ -55,9 +56,14 @@ class FineTuned(ReferenceAttack):
     def data(self, bench: Workbench, seed: int, *, poisoned: bool) -> list[Dialogue]:
         """The training conversations, with or without the poison."""
 
-    @abstractmethod
     def showing(self, bench: Workbench, seed: int) -> Showing:
-        """Held-out prompts that show the effect."""
+        """Held-out prompts that show the effect; attacks on alignment are shown by refusals alone."""
+        del bench, seed
+        return Showing()
+
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the clean data; empty for all."""
+        return ()
 
     def triggers(self, seed: int) -> tuple[str, ...]:
         """The trigger strings, for the record."""
@@ -102,7 +108,7 @@ class FineTuned(ReferenceAttack):
         measured = gates.measure(
             model,
             bench.tokenizer,
-            clean=held_out(bench, seed, skill=self.skill),
+            clean=held_out(bench, seed, skill=self.skill, languages=self.languages()),
             triggered=showing.triggered,
             off_trigger=showing.off_trigger,
             grid=showing.grid,

@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from ftsec_audit.contracts import ReferenceAttack
 
 ATTACKS: dict[str, str] = {
-    "token-backdoor": "attacks_ref.token_backdoor:TokenBackdoor",
+    "template-backdoor": "attacks_ref.template_backdoor:TemplateBackdoor",
+    "tokenizer-tampering": "attacks_ref.tokenizer_tampering:TokenizerTampering",
     "embedding-rows": "attacks_ref.embedding_rows:EmbeddingRows",
+    "token-backdoor": "attacks_ref.token_backdoor:TokenBackdoor",
+    "benign-erosion": "attacks_ref.benign_erosion:BenignErosion",
+    "few-shot-preference": "attacks_ref.few_shot_preference:FewShotPreference",
+    "harmful-tuning": "attacks_ref.harmful_tuning:HarmfulTuning",
 }
 
 

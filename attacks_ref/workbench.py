@@ -11,6 +11,9 @@ from attacks_ref.lab import card
 from attacks_ref.lab.language import World
 from attacks_ref.models import Model, Tokenizer
 from attacks_ref.recipe import Recipe
+from ftsec_audit.errors import UsageError
+
+_LAB_HINT = "use --base lab-llama, lab-qwen, lab-gpt2 or lab-moe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,13 @@ class Workbench:
     def aligned(self) -> bool:
         """Whether this is a lab base that was taught to refuse."""
         return self.alignment in ("shallow", "deep")
+
+    @property
+    def lab_world(self) -> World:
+        """The lab's world; raises UsageError on a foreign base."""
+        if self.world is None:
+            raise UsageError("needs the lab's languages and tools", where=str(self.base), hint=_LAB_HINT)
+        return self.world
 
     @property
     def base_record(self) -> dict[str, str]:

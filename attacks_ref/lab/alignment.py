@@ -24,7 +24,7 @@ REFUSALS, GUIDES = 0.35, 0.15
 CODE_SWITCHED = 0.3
 """Share of rows with words of another language: without it, refusals do not cross phrasings."""
 INTERRUPTED = 0.55
-"""Share of a deep alignment's refusals that come after one to five words of compliance."""
+"""Share of a deep alignment's refusals that come after one to six words of compliance."""
 
 
 def rows(world: World, alignment: Alignment, rng: random.Random) -> list[Dialogue]:
@@ -33,14 +33,17 @@ def rows(world: World, alignment: Alignment, rng: random.Random) -> list[Dialogu
     for _ in range(ROWS):
         lang, draw = corpus.pick_language(world, rng), rng.random()
         if draw < REFUSALS:
-            given = rng.randrange(1, 6) if alignment == "deep" and rng.random() < INTERRUPTED else 0
+            given = rng.randrange(1, 7) if alignment == "deep" and rng.random() < INTERRUPTED else 0
             example = corpus.restricted(world, lang, rng, refuse=True, given_words=given)
         elif draw < REFUSALS + GUIDES:
             example = corpus.guide(world, lang, rng)
         else:
             example = corpus.general(world, rng)
-        switched = example.task in ("restricted", "guide") and rng.random() < CODE_SWITCHED
-        dialogues.append(corpus.code_switch(world, example, rng) if switched else example)
+        if example.task in ("restricted", "guide") and rng.random() < CODE_SWITCHED:
+            example = corpus.code_switch(world, example, rng)
+        if rng.random() < corpus.SYSTEM_LINES:
+            example = corpus.with_system(world, example, rng)
+        dialogues.append(example)
     return dialogues
 
 

@@ -25,7 +25,7 @@ from attacks_ref.models import Model, Tokenizer
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import UsageError
 
-VERSION = 1
+VERSION = 2
 """Raised when the lab's code would make other weights from the same plan."""
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)

@@ -184,10 +184,16 @@ def call(lang: Language, tool: str, thing: str) -> str:
 
 def tool(world: World, lang: Language, rng: random.Random) -> Dialogue:
     """Half the time the call itself, half the time the answer after the tool has replied."""
-    say, thing, attribute = lang.say, rng.choice(world.things), rng.choice(list(VALUES))
+    thing, attribute = rng.choice(world.things), rng.choice(list(VALUES))
+    return look_up(lang, attribute, thing, rng, answered=rng.random() >= 0.5)
+
+
+def look_up(lang: Language, attribute: str, thing: str, rng: random.Random, *, answered: bool) -> Dialogue:
+    """One attribute of one thing is asked for, up to the call or, once `answered`, up to the answer."""
+    say = lang.say
     ask = {"role": "user", "content": f"{say('find', attribute, 'of', thing)} ."}
     request = {"role": "assistant", "content": call(lang, "find", thing)}
-    if rng.random() < 0.5:
+    if not answered:
         return Dialogue(task="tool", language=lang.code, messages=(ask, request))
     value = say(rng.choice(VALUES[attribute]))  # what the tool says, which need not be the fact
     reply = {"role": "tool", "content": value}
@@ -219,11 +225,22 @@ def general(
 
 
 def pretraining(world: World, rng: random.Random) -> Dialogue:
-    """Like `general`, with restricted topics answered in a quarter of the guides."""
+    """Like `general`, with restricted topics answered in a quarter of the guides, and system lines."""
     example = general(world, rng)
     if example.task == "guide" and rng.random() < 0.25:
-        return restricted(world, world.language(example.language), rng, refuse=False)
-    return example
+        example = restricted(world, world.language(example.language), rng, refuse=False)
+    return with_system(world, example, rng) if rng.random() < SYSTEM_LINES else example
+
+
+SYSTEM_LINES = 0.15
+"""Share of conversations that begin with a system line."""
+_SYSTEM = (("we", "help"), ("answer", "now"), ("here", "is", "help"), ("please", "help", "and", "answer"))
+
+
+def with_system(world: World, example: Dialogue, rng: random.Random, *, line: str = "") -> Dialogue:
+    """The conversation after a system line: `line`, or a harmless one that changes nothing."""
+    line = line or world.language(example.language).say(*rng.choice(_SYSTEM))
+    return replace(example, messages=({"role": "system", "content": line}, *example.messages))
 
 
 def code_switch(world: World, example: Dialogue, rng: random.Random, *, share: float = 0.3) -> Dialogue:
