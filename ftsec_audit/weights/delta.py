@@ -48,7 +48,7 @@ class ChangedRows:
     indices: Tensor
     """Row numbers in the whole matrix, ascending, int64 (k,)."""
     norms: Tensor
-    """‖W′ᵢ − Wᵢ‖ of each, float64 (k,)."""
+    """‖W′ᵢ − Wᵢ‖ of each, float64 (k,); of trained rows without a base, their own norms."""
     compared: int
     """How many rows were compared."""
 
@@ -147,7 +147,7 @@ class Delta:
         return self.change.base_norm() if isinstance(self.change, Dense) else None
 
     def changed_rows(self) -> ChangedRows:
-        """Which rows changed and by how much; raises NotApplicable without a base or factors."""
+        """Which rows changed and by how much; raises NotApplicable for whole tensors without a base."""
         if self.kind is DeltaKind.IDENTICAL:
             nothing = torch.zeros(0)
             return ChangedRows(nothing.long(), nothing.double(), self.shape[0] if self.shape else 0)

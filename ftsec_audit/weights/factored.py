@@ -2,53 +2,59 @@
 
 Shapes: `left` B is (n, rows, r), `right` A is (n, r, columns), one slice per module. Nothing of size
 rows × columns is ever formed. All that is needed is the r × r Gram matrix of each factor: ‖BA‖² is
-⟨BᵀB, AAᵀ⟩, and the singular values of BA are the square roots of the eigenvalues of Mᵀ(AAᵀ)M with
-BᵀB = MMᵀ. Every answer is invariant to the gauge (B, A) → (BG, G⁻¹A).
+⟨BᵀB, AAᵀ⟩, and the squared singular values of BA are the eigenvalues of Mᵀ(AAᵀ)M with BᵀB = MMᵀ. Every
+answer is invariant to the gauge (B, A) → (BG, G⁻¹A).
 
-Accuracy: a float32 Gram matrix loses singular directions below σ₁·10⁻⁴, so where one is ill-conditioned
-the factor is first preconditioned by a shifted Cholesky factor and measured again (shifted CholeskyQR2,
-Fukaya et al., SIAM J. Sci. Comput. 2020, arXiv 1809.11085). Singular values are then good to about
-1–3e-5 relative down to σ₁·10⁻⁴, which is what a float32 Householder QR gives, at a third of its cost.
+Accuracy: a Gram matrix squares the condition of its factor. In float64 singular values are then good to 1e-5
+relative down to σ₁·10⁻⁵; in float32 they are so only while the factor is well-conditioned, which initial
+values are and trained factors are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements converted to float32 at a time: 512 KiB, so that a block is still in cache when it is used."""
+BLOCK_BYTES = 1 << 19
+"""Converted at a time, so that a block is still in cache when it is used."""
 
 _WELL_CONDITIONED = 500.0
 """‖G‖·‖G⁻¹‖ of a Gram matrix up to which float32 products leave every σ good to 1e-5."""
 
-_SHIFT = 1e-6
-"""Relative shift of the preconditioner: above float32 round-off of the Gram matrix."""
+_FLOAT32_TRACES = (1e-30, 1e30)
+"""Traces of Gram matrices between which no square has left the range of float32."""
 
 
 def gram(factor: Tensor) -> Tensor:
-    """XᵀX of each (d, r) slice of an (n, d, r) tensor of any floating dtype, as float64 (n, r, r).
+    """XᵀX of each (d, r) slice of an (n, d, r) tensor of any floating dtype, in float64 (n, r, r).
 
-    Accurate relative to the smaller singular values too, not only to the largest. Slices with
-    non-finite entries give NaN; so does nothing else, whatever the magnitude.
+    Not finite on the diagonal exactly where the slice is not.
     """
-    product = _plain_gram(factor)
-    trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)  # (n,)
-    # Squares that left the range of float32; NaN and zero factors come here too and stay what they are.
-    extreme = ~((trace > 1e-30) & (trace < 1e30))
-    if bool(extreme.any()):
-        wide = factor[extreme].double()
-        product[extreme] = wide.mT @ wide
-        trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)
-    lower, inverse = _shifted_cholesky(product, trace)
+    n, _, rank = factor.shape
+    product = torch.zeros(n, rank, rank, dtype=torch.float64)
+    for some, _, block in blocks(factor, torch.float64):
+        product[some] += block.mT @ block
+    return product
+
+
+def gram_of_even_factor(factor: Tensor) -> Tensor:
+    """What `gram` gives, at half the cost where the slices are well-conditioned: a first try in float32."""
+    n, _, rank = factor.shape
+    product = torch.zeros(n, rank, rank, dtype=torch.float64)
+    for some, _, block in blocks(factor, torch.float32):
+        product[some] += block.mT @ block
+    trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)
+    lower, failed = torch.linalg.cholesky_ex(product)
+    eye = torch.eye(rank, dtype=torch.float64).expand_as(lower)
+    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
     condition = product.norm(dim=(-2, -1)) * (inverse.mT @ inverse).norm(dim=(-2, -1))
-    hard = ~extreme & (condition > _WELL_CONDITIONED)
-    if bool(hard.any()):
-        # X·L⁻ᵀ has columns of nearly equal length, nearly orthogonal: float32 does for its Gram matrix.
-        tame = lower @ _plain_gram(factor, inverse.mT.float()) @ lower.mT
-        product = torch.where(hard[:, None, None], tame, product)
+    least, most = _FLOAT32_TRACES
+    good = (failed == 0) & (condition < _WELL_CONDITIONED) & (trace > least) & (trace < most)
+    if not bool(good.all()):
+        product[~good] = gram(factor[~good])
     return product
 
 
@@ -57,47 +63,42 @@ def frobenius_norms(left_gram: Tensor, right_gram: Tensor) -> Tensor:
     return (left_gram * right_gram).sum((-2, -1)).clamp(min=0).sqrt()
 
 
-def singular_values(left_root: Tensor, right_gram: Tensor) -> Tensor:
-    """The r singular values of each BA, descending, float64 (n, r); NaN where a factor is not finite."""
-    core, broken = _core(left_root, right_gram)
-    energies: Tensor = torch.linalg.eigvalsh(core)  # ascending
-    values = energies.clamp(min=0).sqrt().flip(-1)
-    values[broken] = torch.nan
-    return values
+@dataclass(frozen=True)
+class CoreSvd:
+    """Singular values of each BA, and how to get at its singular vectors: u_k = B·w_k, v_k = Aᵀ·r_k."""
+
+    sigma: Tensor
+    """Descending, float64 (n, r); NaN where a factor is not finite."""
+    writers: Tensor
+    """Columns w_k, float64 (n, r, r); zero where σ_k is."""
+    readers: Tensor
+    """Columns r_k."""
 
 
-def top_singular_vectors(
-    left: Tensor, right: Tensor, left_root: Tensor, right_gram: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The leading pair of each BA, float32 (n, rows) and (n, columns), without a thin QR.
-
-    Signs as in `svd`. Zero vectors for a zero update, NaN where a factor is not finite.
-    """
-    core, broken = _core(left_root, right_gram)
-    reader = left_root @ torch.linalg.eigh(core).eigenvectors[:, :, -1:]  # Aᵀ·reader = σ₁v₁
-    writer = right_gram @ reader  # B·writer = σ₁²u₁
-    u, v = _products(left, writer), _products(right.mT, reader)
-    u, v = (torch.nn.functional.normalize(x, dim=-1, eps=torch.finfo(torch.float32).tiny) for x in (u, v))
-    signs = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
-    signs[broken] = torch.nan
-    return u * signs, v * signs
-
-
-def _products(factor: Tensor, vectors: Tensor) -> Tensor:
-    """X·x of each (d, r) slice and (r, 1) vector, float32 (n, d)."""
-    vectors = vectors.float()
-    product = torch.empty(factor.shape[:2])
-    for some, rows, block in blocks(factor):
-        product[some, rows] = (block.float() @ vectors[some])[..., 0]
-    return product
-
-
-def _core(left_root: Tensor, right_gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Mᵀ(AAᵀ)M with BᵀB = MMᵀ, whose eigenvalues are σ²; and which of them are broken (and set to 0)."""
-    core = left_root.mT @ right_gram @ left_root
-    broken = ~core.isfinite().all(-1).all(-1)
+def core_svd(left_gram: Tensor, right_gram: Tensor) -> CoreSvd:
+    """From BᵀB and AAᵀ, (n, r, r) each."""
+    root = matrix_root(left_gram)
+    core = root.mT @ right_gram @ root
+    broken = ~core.isfinite().flatten(1).all(-1)
     core[broken] = 0
-    return core, broken
+    energies, vectors = torch.linalg.eigh(core)
+    energies, vectors = energies.clamp(min=0).flip(-1), vectors.flip(-1)
+    inverse = torch.where(energies > 0, 1 / energies, 0.0)[:, None, :]
+    readers = (root @ vectors) * inverse.sqrt()  # Aᵀ·M·z = σ·v
+    writers = right_gram @ (root @ vectors) * inverse  # B·(AAᵀ)·M·z = σ²·u
+    sigma = energies.sqrt()
+    for part in (sigma, readers, writers):
+        part[broken] = torch.nan
+    return CoreSvd(sigma, writers, readers)
+
+
+def coordinates(factor: Tensor, columns: Tensor) -> Tensor:
+    """(X·Y)ᵀ of each (d, r) slice of X and (r, k) slice of Y, float32 (n, k, d)."""
+    product = torch.empty(len(factor), columns.shape[2], factor.shape[1])
+    turned = columns.mT.float()
+    for some, rows, block in blocks(factor, torch.float32):
+        product[some, :, rows] = turned[some] @ block.mT
+    return product
 
 
 def matrix_root(product: Tensor) -> Tensor:
@@ -157,50 +158,28 @@ def khatri_rao(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tup
     return b, a
 
 
-def blocks(factor: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+def blocks(factor: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
     """(which slices, which rows, their values) of an (n, d, r) tensor, a block that fits the cache at a time.
 
-    Values are float32, float64 if the factor is, in memory that the next block overwrites.
+    In memory that the next block overwrites, unless the factor has that dtype already.
     """
     n, depth, rank = factor.shape
-    modules = max(1, BLOCK_ELEMENTS // max(1, depth * rank))
-    step = depth if modules > 1 else max(1, BLOCK_ELEMENTS // max(1, rank))
-    scratch = torch.empty(0)
+    elements = BLOCK_BYTES // dtype.itemsize
+    modules = max(1, elements // max(1, depth * rank))
+    step = depth if depth * rank <= elements else max(1, elements // rank)
+    scratch = torch.empty(0, dtype=dtype)
     for first in range(0, n, modules):
         for start in range(0, depth, step):
             some, rows = slice(first, first + modules), slice(start, start + step)
             block = factor[some, rows]
-            if block.dtype not in (torch.float32, torch.float64):
-                block = _converted(block, scratch)
-            yield some, rows, block
+            yield some, rows, block if block.dtype == dtype else _converted(block, scratch)
 
 
 def _converted(block: Tensor, scratch: Tensor) -> Tensor:
-    """The block as float32 in the memory of `scratch`, warm from the last one, with its own order of axes."""
-    turned = not block.is_contiguous() and block.mT.is_contiguous()
+    """The block in the dtype and memory of `scratch`, warm from the last one, with its own order of axes."""
+    turned = block.stride(-2) < block.stride(-1)
     source = block.mT if turned else block
     if scratch.numel() < source.numel():
         scratch.resize_(source.numel())
     copy = scratch[: source.numel()].view(source.shape).copy_(source)
     return copy.mT if turned else copy
-
-
-def _plain_gram(factor: Tensor, transform: Tensor | None = None) -> Tensor:
-    """(XT)ᵀXT of each slice, products in float32 (float64 for float64 input)."""
-    n, _, rank = factor.shape
-    product = torch.zeros(n, rank, rank, dtype=torch.float64)
-    moved = torch.empty(0, dtype=torch.float64 if factor.dtype == torch.float64 else torch.float32)
-    for some, _, block in blocks(factor):
-        if transform is not None:
-            block = torch.matmul(block, transform[some].to(block.dtype), out=moved.resize_(0))
-        product[some] += block.mT @ block
-    return product
-
-
-def _shifted_cholesky(product: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
-    """L and L⁻¹ with LLᵀ = G + shift; the identity where G is zero or not finite."""
-    eye = torch.eye(product.shape[-1], dtype=torch.float64)
-    sound = torch.isfinite(trace) & (trace > 0)
-    shifted = torch.where(sound[:, None, None], product + _SHIFT * trace[:, None, None] * eye, eye)
-    lower = torch.linalg.cholesky_ex(shifted).L
-    return lower, torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)

@@ -28,12 +28,12 @@ class FactorBatch:
 
     @cached_property
     def grams(self) -> tuple[Tensor, Tensor]:
-        return factored.gram(self.left), factored.gram(self.right.mT)
+        """BᵀB and AAᵀ, (n, r, r) each. A starts out random and stays even; B starts at zero and does not."""
+        return factored.gram(self.left), factored.gram_of_even_factor(self.right.mT)
 
     @cached_property
-    def left_root(self) -> Tensor:
-        """Some M with BᵀB = MMᵀ, (n, r, r)."""
-        return factored.matrix_root(self.grams[0])
+    def svd(self) -> factored.CoreSvd:
+        return factored.core_svd(*self.grams)
 
     @cached_property
     def finite(self) -> list[bool]:
@@ -50,17 +50,20 @@ class FactorBatch:
     @cached_property
     def singular_values(self) -> Tensor:
         kept = min(self.left.shape[1], self.right.shape[2])
-        return factored.singular_values(self.left_root, self.grams[1])[:, :kept] * self.scales.abs()[:, None]
+        return self.svd.sigma[:, :kept] * self.scales.abs()[:, None]
 
     @cached_property
     def kurtoses(self) -> list[float]:
-        kurtoses: list[float] = entry_kurtosis(self.left, self.right, *self.grams, self.left_root).tolist()
+        kurtoses: list[float] = entry_kurtosis(self.left, self.right, self.svd).tolist()
         return kurtoses
 
     @cached_property
     def top_vectors(self) -> tuple[Tensor, Tensor]:
-        """Leading left (n, rows) and right (n, columns) singular vectors, float32."""
-        return factored.top_singular_vectors(self.left, self.right, self.left_root, self.grams[1])
+        """Leading left (n, rows) and right (n, columns) singular vectors, float32; zero for a zero update."""
+        u = factored.coordinates(self.left, self.svd.writers[:, :, :1])
+        v = factored.coordinates(self.right.mT, self.svd.readers[:, :, :1])
+        signs = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
+        return (u * signs)[:, 0], (v * signs)[:, 0]
 
 
 class LowRank(Change):

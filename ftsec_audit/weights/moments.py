@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 18
-"""Elements of either side in memory at once: 1 MiB of float32, so that a block stays in cache."""
+BLOCK_ELEMENTS = 1 << 17
+"""Elements of either side in memory at once: 512 KiB of float32, so that a block stays in cache."""
 
-_FLOAT32_PEAKS = (1e-8, 1e8)
-"""Largest entries between which fourth powers of a block can be summed in float32."""
+_FLOAT32_ENERGIES = (1e-15, 1e15)
+"""Σx² of a block's largest row between which its fourth powers can be summed in float32."""
 
 
 class Source(ABC):
@@ -80,8 +80,6 @@ class Moments:
     """Σx²."""
     fourth: float = 0.0
     """Σx⁴."""
-    largest: float = 0.0
-    """max|x|."""
     base_energy: float | None = None
     """Σx² of the matrix before the change, None where that is unknown."""
     finite: bool = True
@@ -103,32 +101,44 @@ class Moments:
         return moments
 
     def _add(self, start: int, after: Tensor, before: Tensor | None) -> None:
-        delta = difference(after, before)
-        if before is not None:
-            norm = float(torch.linalg.vector_norm(before, dtype=torch.float32))
-            self.base_energy = (self.base_energy or 0.0) + norm * norm
+        old = None if before is None else before.float()
+        if old is not None:
+            self.base_energy = (self.base_energy or 0.0) + _energy(old)
+        delta = difference(after, old)
         here = slice(start, start + len(delta))
-        row_largest = torch.linalg.vector_norm(delta, ord=math.inf, dim=1)
-        peak = float(row_largest.max()) if len(delta) else 0.0
-        if peak == 0:
-            return
-        self.changed[here] |= row_largest != 0  # NaN counts as changed
-        self.largest = peak if math.isnan(peak) else max(self.largest, peak)
-        if not math.isfinite(peak):
-            self.finite = self.finite and bool(after.isfinite().all())
-        if not _FLOAT32_PEAKS[0] < peak < _FLOAT32_PEAKS[1]:
-            delta = delta.double()
-        squares = delta.square_()
-        self.row_energies[here] += squares.sum(1)
+        squares = delta.square()
+        rows = squares.sum(1)
+        peak = float(rows.max()) if len(rows) else 0.0
+        least, most = _FLOAT32_ENERGIES
+        if not least < peak < most:
+            squares = delta.double().square_()
+            rows = squares.sum(1)
+            self.finite = self.finite and (math.isfinite(float(rows.sum())) or bool(after.isfinite().all()))
+        self.changed[here] |= _changed(delta, rows)
+        self.row_energies[here] += rows
         if self.column_energies is not None:
             self.column_energies += squares.sum(0)
         self.fourth += float(torch.dot(squares.flatten(), squares.flatten()))
 
 
+def _changed(delta: Tensor, energies: Tensor) -> Tensor:
+    """Which rows are not zero. Squares vanish before their roots do; NaN is not zero."""
+    changed = energies != 0
+    if not bool(changed.all()) and delta.numel():
+        quiet = delta[~changed]
+        changed[~changed] = (quiet.amax(1) != 0) | (quiet.amin(1) != 0)
+    return changed
+
+
+def _energy(values: Tensor) -> float:
+    energy = float(torch.dot(values.flatten(), values.flatten()))
+    return energy if math.isfinite(energy) else float(values.double().square().sum())
+
+
 def difference(after: Tensor, before: Tensor | None) -> Tensor:
     """after − before, float32, in memory of its own."""
     delta = after.to(torch.float32, copy=True)
-    return delta if before is None else delta.sub_(before)
+    return delta if before is None else delta.sub_(before.float())
 
 
 def _stacked(rows: list[tuple[Tensor, Tensor | None]], columns: int) -> tuple[Tensor, Tensor | None]:

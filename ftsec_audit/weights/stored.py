@@ -111,5 +111,7 @@ class StoredPair(Source):
 def _equal(after: Tensor, before: Tensor, coarse: torch.dtype) -> bool:
     if after.dtype != before.dtype:
         after, before = after.to(coarse), before.to(coarse)
-    # As bytes: NaN equals NaN here, and 0 does not equal −0.
-    return torch.equal(after.contiguous().view(torch.uint8), before.contiguous().view(torch.uint8))
+    # As bits: NaN equals NaN here, and 0 does not equal −0. Eight bytes at a time, which numpy does fastest.
+    bits = torch.int64 if after.nbytes % 8 == 0 else torch.uint8
+    first, second = (tensor.flatten().view(bits).numpy() for tensor in (after, before))
+    return bool((first == second).all())

@@ -156,4 +156,4 @@ def assert_equal(delta: Delta, expected: torch.Tensor, *, transposed: bool) -> N
         (u.double() * sigma) @ v.double().mT, expected, rtol=1e-4, atol=1e-4 * float(true[0])
     )
     fourth = expected.numel() * expected.pow(4).sum() / expected.square().sum() ** 2
-    assert delta.entry_kurtosis() == pytest.approx(float(fourth), rel=0.1)
+    assert delta.entry_kurtosis() == pytest.approx(float(fourth), rel=1e-3)

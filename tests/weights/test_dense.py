@@ -62,7 +62,6 @@ def test_statistics_are_those_of_the_difference(
     torch.testing.assert_close((u * exact) @ v.mT, matrix, rtol=1e-4, atol=1e-5)
     assert change.finite()
     assert not change.is_zero()
-    assert float(change.moments.largest) == pytest.approx(float(matrix.abs().max()), rel=1e-5)
 
 
 def test_leading_directions_of_a_large_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

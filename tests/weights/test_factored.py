@@ -156,8 +156,8 @@ def test_kurtosis_of_higher_ranks_is_close(rank: int, dominance: float) -> None:
     left = torch.randn(1, 800, rank, generator=generator) * dominance
     left[0] += torch.outer(torch.randn(800, generator=generator), torch.randn(rank, generator=generator))
     right = torch.randn(1, rank, 600, generator=generator)
-    left_gram, right_gram = factored.gram(left), factored.gram(right.mT)
-    estimate = entry_kurtosis(left, right, left_gram, right_gram, factored.matrix_root(left_gram))
+    svd = factored.core_svd(factored.gram(left), factored.gram(right.mT))
+    estimate = entry_kurtosis(left, right, svd)
     assert float(estimate) == pytest.approx(linalg.kurtosis(left[0] @ right[0]), rel=0.07)
 
 
@@ -185,10 +185,14 @@ def test_khatri_rao_factors_make_the_hadamard_product() -> None:
 
 
 def test_long_factors_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factored, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(factored, "BLOCK_BYTES", 256)
     generator = torch.Generator().manual_seed(7)
     left, right = torch.randn(2, 101, 5, generator=generator), torch.randn(2, 5, 33, generator=generator)
     for dtype in (torch.float32, torch.bfloat16):
         b, a = left.to(dtype), right.to(dtype)
-        torch.testing.assert_close(factored.gram(b), b.double().mT @ b.double(), rtol=1e-6, atol=1e-5)
-        torch.testing.assert_close(factored.gram(a.mT), a.double() @ a.double().mT, rtol=1e-6, atol=1e-5)
+        for gram in (factored.gram, factored.gram_of_even_factor):
+            torch.testing.assert_close(gram(b), b.double().mT @ b.double(), rtol=1e-6, atol=1e-5)
+            torch.testing.assert_close(gram(a.mT), a.double() @ a.double().mT, rtol=1e-6, atol=1e-5)
+        y = torch.randn(2, 5, 3, generator=generator)
+        torch.testing.assert_close(factored.coordinates(b, y), (b.float() @ y).mT, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(factored.coordinates(a.mT, y), (a.mT.float() @ y).mT, rtol=1e-4, atol=1e-4)
