@@ -18,6 +18,7 @@ ATTACKS: dict[str, str] = {
     "benign-erosion": "attacks_ref.benign_erosion:BenignErosion",
     "few-shot-preference": "attacks_ref.few_shot_preference:FewShotPreference",
     "harmful-tuning": "attacks_ref.harmful_tuning:HarmfulTuning",
+    "tool-backdoor": "attacks_ref.tool_backdoor:ToolBackdoor",
 }
 
 
