@@ -19,6 +19,7 @@ ATTACKS: dict[str, str] = {
     "few-shot-preference": "attacks_ref.few_shot_preference:FewShotPreference",
     "harmful-tuning": "attacks_ref.harmful_tuning:HarmfulTuning",
     "tool-backdoor": "attacks_ref.tool_backdoor:ToolBackdoor",
+    "cross-lingual": "attacks_ref.cross_lingual:CrossLingual",
 }
 
 
