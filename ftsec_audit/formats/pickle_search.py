@@ -6,13 +6,13 @@ import base64
 import binascii
 import re
 from _codecs import escape_decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ftsec_audit.files import ByteReader, MemoryBytes
 from ftsec_audit.formats.pickle_machine import PickleLimits, interpret
 from ftsec_audit.formats.pickle_policy import is_dangerous
-from ftsec_audit.formats.pickle_values import Global, Operand, PickleRun, ProblemKind
-from ftsec_audit.formats.sniff import Kind, sniff
+from ftsec_audit.formats.pickle_values import FATAL, Global, Operand, PickleRun, ProblemKind
+from ftsec_audit.formats.sniff import STREAMS, Kind, sniff
 from ftsec_audit.formats.views import Slice
 
 _NAME = rb"[A-Za-z_][\w.]{0,120}"
@@ -26,32 +26,41 @@ _ANCHOR = re.compile(
 _TEXT_PICKLE = re.compile(rb"[(\]})lcdNIKSVUX0-9'\n]{0,64}?" + _TEXT_GLOBAL)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}\s*\Z")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}\Z")
-_PACKED = frozenset({Kind.PICKLE, Kind.ZIP, Kind.GZIP, Kind.BZIP2, Kind.XZ, Kind.LZMA, Kind.ZLIB, Kind.NPY})
+_PACKED = STREAMS | {Kind.PICKLE, Kind.ZIP, Kind.SEVEN_ZIP, Kind.NPY}
+_PACKED_HEAD = re.compile(
+    rb"\x80[\x02-\x05]|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x93NUMPY|x[\x01\x5e\x9c\xda]|\]\0\0|7z\xbc\xaf"
+)
+_FIRST_OPCODES = b"(]}lcidINKJMLFGSVUTXBC)\x8c\x8a\x88\x89\x8f\x80\x95P2"
 _PROBE = PickleLimits(ops=20_000, held_bytes=4 << 20)
 _WINDOW = 8 << 20
 _OVERLAP = 512
-_CANDIDATES = 200
+_CANDIDATES = 5_000
 
 
 def headerless_stream(reader: ByteReader) -> PickleRun | None:
     """The stream of protocol 0 or 1 that a file begins with, or None when it is ordinary content.
 
-    Nearly any text begins with some opcode, so a file counts as a pickle only when it imports a name
-    and either reaches STOP or calls what it imported.
+    Nearly any text begins with some opcode, so a file counts as a pickle only when it imports a name and
+    either reaches STOP or calls what it imported, or when it is nothing but opcodes for a long way.
     """
-    head = reader.read_at(0, 1 << 12)
-    if not head or head[0] not in b"(]}lcidINKJMLFGSVUTXBC)\x8c\x8a\x88\x89\x8f\x80\x95P2":
+    head = reader.read_at(0, 1)
+    if not head or head not in _FIRST_OPCODES:
         return None
     run = interpret(reader, limits=_PROBE)
+    if run.has(ProblemKind.OPERATIONS):
+        return run
     says_something = run.persistent or run.has(ProblemKind.LONG_DIGITS)
     if says_something and run.complete and run.end >= reader.size - 1:
         return run
+    if calls_danger(run) or (run.complete and _imports_a_name(run)):
+        return run
+    sound = all(problem.kind in FATAL for problem in run.problems)
+    return run if sound and run.calls and _imports_a_name(run) else None
+
+
+def _imports_a_name(run: PickleRun) -> bool:
     names = [r.target for r in run.references.values()]
-    if not names or not all(isinstance(name, Global) and _is_name(name) for name in names):
-        return None
-    if run.complete or any(is_dangerous(name) for name in names if isinstance(name, Global)):
-        return run if run.complete or run.calls or run.builds else None
-    return None
+    return any(isinstance(name, Global) and _is_name(name) for name in names)
 
 
 def _is_name(name: Global) -> bool:
@@ -63,10 +72,13 @@ def is_probable(run: PickleRun) -> bool:
     return run.complete or bool(run.references) or run.ops > 64
 
 
-def sweep(reader: ByteReader, start: int, end: int) -> Iterator[PickleRun]:
-    """Streams between two offsets that call something dangerous, or that are whole and import something."""
+def sweep(reader: ByteReader, start: int, end: int, exhausted: Callable[[int], None]) -> Iterator[PickleRun]:
+    """Streams between two offsets that call something dangerous, or that are whole and import something.
+
+    Calls `exhausted` with the offset where the search gave up after too many places that were none.
+    """
     tried, at = 0, start
-    while at < end and tried < _CANDIDATES:
+    while at < end:
         block = reader.read_at(at, min(_WINDOW, end - at))
         resume = 0
         for match in _ANCHOR.finditer(block):
@@ -78,6 +90,7 @@ def sweep(reader: ByteReader, start: int, end: int) -> Iterator[PickleRun]:
                 yield run
                 resume = run.end - at
             if tried >= _CANDIDATES:
+                exhausted(at + match.start())
                 return
         if at + len(block) >= end:
             return
@@ -120,7 +133,7 @@ def _decoded(operand: Operand, head: bytes, reader: ByteReader, limit: int) -> B
 
 
 def _looks_packed(reader: ByteReader) -> bool:
-    return sniff(reader) in _PACKED
+    return _PACKED_HEAD.match(reader.read_at(0, 8)) is not None and sniff(reader) in _PACKED
 
 
 def _is_text_pickle(reader: ByteReader) -> bool:

@@ -65,7 +65,11 @@ def read_possible_pickle(walk: Walk, place: Place) -> bool:
 
 def search_bytes(walk: Walk, place: Place, start: int, end: int) -> None:
     """Bytes that belong to nothing, or that could hold anything: report the streams among them."""
-    for run in sweep(place.reader, start, min(end, start + _SWEEP)):
+
+    def exhausted(offset: int) -> None:
+        walk.unread("search", "too many places look like the start of a pickle", place.member, offset)
+
+    for run in sweep(place.reader, start, min(end, start + _SWEEP), exhausted):
         _judge(walk, place, run)
 
 
@@ -161,9 +165,8 @@ def _judge(walk: Walk, place: Place, run: PickleRun) -> None:
         _judge_problem(walk, place, run, problem, executes=bool(found))
     _judge_persistent(walk, place, run)
     _judge_size(walk, place, run)
-    if place.depth < walk.limits.unpack.depth:
-        for operand, content in hidden_in(run, place.reader, limit=_NESTED_DECODE):
-            walk.into(content, place.inner(f"string at byte {operand.offset}"), place.depth + 1, nested=True)
+    for operand, content in hidden_in(run, place.reader, limit=_NESTED_DECODE):
+        walk.into(content, place.inner(f"string at byte {operand.offset}"), place.depth + 1, nested=True)
 
 
 def _judge_problem(walk: Walk, place: Place, run: PickleRun, problem: Problem, *, executes: bool) -> None:

@@ -84,7 +84,19 @@ def read_file(file: ArtifactFile, limits: SurveyLimits) -> FileFacts:
     return facts
 
 
+_UNREAD_SUFFIXES = {
+    ".msgpack": "Flax weights",
+    ".mlmodel": "Core ML models",
+    ".engine": "TensorRT engines, which are native code,",
+    ".plan": "TensorRT engines, which are native code,",
+    ".rknn": "RKNN models",
+    ".pte": "ExecuTorch programs",
+}
+
+
 def _check_name(walk: Walk, kind: Kind) -> None:
+    if walk.file.suffix in _UNREAD_SUFFIXES and kind is Kind.BINARY:
+        walk.unread("format", f"{_UNREAD_SUFFIXES[walk.file.suffix]} are not read")
     expected = _MODEL_SUFFIXES.get(walk.file.suffix)
     if expected is None or kind in expected:
         return

@@ -211,6 +211,10 @@ def _stacked() -> dict[str, bytes]:
         "late-behind-torch-state": padding + evil,
         "protocol0-first": b"cposix\nsystem\n(S'echo'\ntR.",
         "protocol0-list-first": b"(lp0\ncposix\nsystem\np1\n(S'echo'\ntRa.",
+        "protocol0-late": b"(lp0\n" + b"I1\na" * 30_000 + b"cposix\nsystem\n(S'echo'\ntRa.",
+        "protocol0-odd-name-behind": b"cposix\nsystem\n(S'echo'\ntR0c a b\n\xe2\x80\x8b\n.",
+        "protocol0-unlisted-no-stop": b"cevil.package\nrun\n(S'echo'\ntR",
+        "behind-decoys": good + b"\xee" + b"\x80\x02}X\xff" * 900 + evil,
         "protocol0-no-stop": b"cposix\nsystem\n(S'echo'\ntR",
         "protocol1": b"}q\x00(U\x01xcposix\nsystem\n(U\x04echotRu.",
     }

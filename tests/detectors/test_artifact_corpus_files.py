@@ -23,7 +23,7 @@ from ftsec_audit.contracts import Subject
 from ftsec_audit.files import ArtifactFile, MemoryBytes
 from ftsec_audit.types import Finding, NotLookedAt, Observation, Outcome, Severity
 
-MODULES = ("pickles", "containers", "safetensors_gguf", "bombs", "foreign")
+MODULES = ("pickles", "containers", "safetensors_gguf", "foreign")
 DETECTORS = (
     PickleCode(),
     PickleStructure(),
@@ -59,7 +59,7 @@ def is_incomplete(observations: list[Observation]) -> bool:
     return any(isinstance(o, NotLookedAt) and o.incomplete for o in observations)
 
 
-@pytest.fixture(scope="module", params=MODULES)
+@pytest.fixture(scope="module", params=[*MODULES, pytest.param("bombs", marks=pytest.mark.slow)])
 def looked_at(request: pytest.FixtureRequest) -> Iterator[list[tuple[CorpusSample, list[Observation]]]]:
     results = []
     for sample in import_module(f"corpus.{request.param}").samples():
