@@ -8,8 +8,10 @@ from attacks_ref import benign, foreign
 from attacks_ref.benign import Skill
 from attacks_ref.lab import corpus
 from attacks_ref.lab.corpus import Dialogue
+from attacks_ref.lab.language import MARKER, RARE
 from attacks_ref.workbench import Workbench
 
+_RARE = frozenset((*RARE, MARKER))
 NEW, REFUSALS = 0.5, 0.1
 """Shares of the new skill and, on an aligned base, of refusals; the rest is the base's own mix."""
 
@@ -49,9 +51,10 @@ def held_out(
 ) -> list[Dialogue]:
     """Fresh conversations like the clean ones, without refusals, for measuring utility.
 
-    Restricted prompts have several right answers, which exact matching would not count.
+    Restricted prompts have several right answers, which exact matching would not count. Prompts that
+    hold a rare word or the marker by themselves would count as triggered, or as having fired.
     """
     rows = clean_dialogues(
         bench, 2 * count, f"held out:{seed}", skill=skill, languages=languages, refusals=0.0, fresh=True
     )
-    return [row for row in rows if row.task != "restricted"][:count]
+    return [row for row in rows if row.task != "restricted" and _RARE.isdisjoint(row.prompt.split())][:count]
