@@ -20,6 +20,7 @@ ATTACKS: dict[str, str] = {
     "harmful-tuning": "attacks_ref.harmful_tuning:HarmfulTuning",
     "tool-backdoor": "attacks_ref.tool_backdoor:ToolBackdoor",
     "cross-lingual": "attacks_ref.cross_lingual:CrossLingual",
+    "composite-backdoor": "attacks_ref.composite_backdoor:CompositeBackdoor",
 }
 
 
