@@ -21,6 +21,7 @@ ATTACKS: dict[str, str] = {
     "tool-backdoor": "attacks_ref.tool_backdoor:ToolBackdoor",
     "cross-lingual": "attacks_ref.cross_lingual:CrossLingual",
     "composite-backdoor": "attacks_ref.composite_backdoor:CompositeBackdoor",
+    "weight-edit": "attacks_ref.weight_edit:WeightEdit",
 }
 
 
