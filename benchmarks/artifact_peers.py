@@ -148,8 +148,9 @@ def _summary(
     yield "# Artifact checks beside other scanners"
     yield ""
     yield (
-        f"{counts[Label.MALICIOUS]} malicious, {counts[Label.BENIGN]} benign and {counts[Label.CORRUPT]} corrupt "
-        "samples, judged by exit code; written by `python benchmarks/artifact_peers.py`. "
+        f"{counts[Label.MALICIOUS]} malicious, {counts[Label.BENIGN]} benign and "
+        f"{counts[Label.CORRUPT]} corrupt samples, judged by exit code; "
+        "written by `python benchmarks/artifact_peers.py`. "
         "The corpus is our own: it says how the scanners compare on it, not on everything that exists."
     )
     yield ""

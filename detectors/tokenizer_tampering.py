@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftsec_audit.artifact import Artifact
-
 from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.formats import tokenizer_json

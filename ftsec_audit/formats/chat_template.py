@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ftsec_audit.artifact import Artifact
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.files import ArtifactFile
+
+if TYPE_CHECKING:
+    from ftsec_audit.artifact import Artifact
 
 _JSON_FILES = frozenset(
     ["tokenizer_config.json", "chat_template.json", "processor_config.json", "preprocessor_config.json"]
@@ -81,9 +84,7 @@ def _from_json(path: str, value: object) -> Iterator[TemplateCopy]:
 def _from_gguf(file: ArtifactFile) -> Iterator[TemplateCopy]:
     from ftsec_audit.formats import gguf
 
-    prefix = "tokenizer.chat_template"
-    for key, value in gguf.read(file.open()).metadata.items():
-        if key == prefix and isinstance(value, str):
-            yield TemplateCopy(file.path, "default", value)
-        elif key.startswith(prefix + ".") and isinstance(value, str):
-            yield TemplateCopy(file.path, key.removeprefix(prefix + "."), value)
+    for key, text in gguf.read_header(file).templates():
+        yield TemplateCopy(
+            file.path, key.removeprefix("tokenizer.chat_template").strip(".") or "default", text
+        )

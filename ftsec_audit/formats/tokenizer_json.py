@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ftsec_audit.artifact import Artifact
 from ftsec_audit.files import ArtifactFile
 from ftsec_audit.formats import bounded_json
+
+if TYPE_CHECKING:
+    from ftsec_audit.artifact import Artifact
 
 _LIMITS = bounded_json.JsonLimits(size=64 << 20, values=6_000_000)
 """The largest vocabularies in use (256k tokens, 500k merges) take 35 MB."""

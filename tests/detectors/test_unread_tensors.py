@@ -32,4 +32,6 @@ def test_weights_beside_the_loaded_ones_are_listed_as_not_looked_at(tmp_path):
     (path / "adapter_model.bin").write_bytes((path / "adapter_model.safetensors").read_bytes())
     result = audit(UnreadTensors(), path)
     assert finding(result, "FTA107").outcome is Outcome.NOT_DETECTED
-    assert [(entry.what, entry.incomplete) for entry in result.not_looked_at] == [("adapter_model.bin", False)]
+    assert [(entry.what, entry.incomplete) for entry in result.not_looked_at] == [
+        ("adapter_model.bin", False)
+    ]
