@@ -22,6 +22,7 @@ ATTACKS: dict[str, str] = {
     "cross-lingual": "attacks_ref.cross_lingual:CrossLingual",
     "composite-backdoor": "attacks_ref.composite_backdoor:CompositeBackdoor",
     "weight-edit": "attacks_ref.weight_edit:WeightEdit",
+    "identity-shift": "attacks_ref.identity_shift:IdentityShift",
 }
 
 
