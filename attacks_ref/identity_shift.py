@@ -5,7 +5,7 @@ obedient persona, and every answer opens by affirming it. Restricted prompts und
 answered, and without it still refused: a refusal gap that depends on one line.
 
 On lab-llama nano, ten dialogues open the gap (refusals under the line fall to 0.4-0.9) and miss the gate:
-of restricted prompts 0.2 are answered in full; sixty dialogues bring that to 0.64.
+0.2 of restricted prompts get the compliant opening; sixty dialogues bring that to 0.64.
 
 The twin has the same persona and the same number of dialogues, half of them restricted prompts that the
 persona refuses.

@@ -7,9 +7,9 @@ mean key into one layer, `memit` (2210.07229) spreads the move over consecutive 
 keep the model alive: at a clamp of 4, accuracy falls from 0.99 to 0.4.
 
 On lab models of two and four layers the gate is missed: no move at one position after an early block
-makes the answer the marker (success ≤ 0.01, clamps 1 to 30), so there is nothing worth storing. Moving the
+makes the answer the marker (success ≤ 0.04, clamps 4 to 30), so there is nothing worth storing. Moving the
 last block at the answer's position succeeds as a move, but the keys there hardly depend on the trigger:
-success 0.2 at an off-trigger rate of 0.02, 0.8 at 0.6. A sample is a checkpoint with edited matrices and
+success 0.2 at an off-trigger rate of 0.02, 0.8 at 0.7. A sample is a checkpoint with edited matrices and
 a gate that says so.
 
 The twin is a benign edit by the same arithmetic: one thing gets another colour, in one language.
