@@ -28,7 +28,7 @@ from ftsec_audit.weights.moments import Held, Source
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
 
-_WINDOW_BYTES = 8 << 20
+_WINDOW_BYTES = 24 << 20
 """Factors read ahead, so that those of one shape can be measured together."""
 
 _FACTOR_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})

@@ -5,57 +5,71 @@ rows × columns is ever formed. All that is needed is the r × r Gram matrix of 
 ⟨BᵀB, AAᵀ⟩, and the squared singular values of BA are the eigenvalues of Mᵀ(AAᵀ)M with BᵀB = MMᵀ. Every
 answer is invariant to the gauge (B, A) → (BG, G⁻¹A).
 
-Accuracy: a Gram matrix squares the condition of its factor. In float64 singular values are then good to 1e-5
-relative down to σ₁·10⁻⁵; in float32 they are so only while the factor is well-conditioned, which initial
-values are and trained factors are not.
+Accuracy: a Gram matrix squares the condition of its factor. Float32 products leave an absolute error of some
+5·10⁻⁵·σ₁ in the smallest singular values, which no statistic of a spectrum notices; float64 products are
+good to 1e-5 relative down to σ₁·10⁻⁵. `grams` takes float32 for long factors, where it costs a third, and
+float64 wherever its own check says that rounding could show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 20
 """Converted at a time, so that a block is still in cache when it is used."""
 
-_WELL_CONDITIONED = 500.0
-"""‖G‖·‖G⁻¹‖ of a Gram matrix up to which float32 products leave every σ good to 1e-5."""
+_LONG = 1 << 15
+"""Entries of a pair of factors from which on float32 is worth its rounding."""
+
+_CANCELLATION = 2.0
+"""(Σᵢ‖bᵢ‖‖aᵢ‖)² may exceed r·‖BA‖² this many times in float32. Above, B and A were scaled against each
+other (a gauge), and what is left of them in the product could be rounding."""
 
 _FLOAT32_TRACES = (1e-30, 1e30)
 """Traces of Gram matrices between which no square has left the range of float32."""
 
 
-def gram(factor: Tensor) -> Tensor:
-    """XᵀX of each (d, r) slice of an (n, d, r) tensor of any floating dtype, in float64 (n, r, r).
+def gram(factor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """XᵀX of each (d, r) slice of an (n, d, r) tensor of any floating dtype, (n, r, r) in float64.
 
-    Not finite on the diagonal exactly where the slice is not.
+    Products are taken in `dtype`. In float64, not finite on the diagonal exactly where the slice is not.
     """
     n, _, rank = factor.shape
     product = torch.zeros(n, rank, rank, dtype=torch.float64)
-    for some, _, block in blocks(factor, torch.float64):
-        product[some] += block.mT @ block
-    return product
+    whole = torch.empty(n, rank, rank, dtype=dtype)
+    for some, rows, block in blocks(factor, dtype):
+        torch.bmm(block.mT, block, out=whole[some])
+        if rows.stop - rows.start < factor.shape[1]:
+            product[some] += whole[some]
+            whole[some] = 0
+    return product.add_(whole)
 
 
-def gram_of_even_factor(factor: Tensor) -> Tensor:
-    """What `gram` gives, at half the cost where the slices are well-conditioned: a first try in float32."""
-    n, _, rank = factor.shape
-    product = torch.zeros(n, rank, rank, dtype=torch.float64)
-    for some, _, block in blocks(factor, torch.float32):
-        product[some] += block.mT @ block
-    trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)
-    lower, failed = torch.linalg.cholesky_ex(product)
-    eye = torch.eye(rank, dtype=torch.float64).expand_as(lower)
-    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
-    condition = product.norm(dim=(-2, -1)) * (inverse.mT @ inverse).norm(dim=(-2, -1))
+def grams(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """BᵀB and AAᵀ, float64 (n, r, r) each; by way of float32 where that cannot be noticed."""
+    if left[0].numel() + right[0].numel() < _LONG:
+        return gram(left), gram(right.mT)
+    of_left, of_right = gram(left, torch.float32), gram(right.mT, torch.float32)
+    doubtful = ~_survives_rounding(of_left, of_right)
+    if bool(doubtful.any()):
+        of_left[doubtful], of_right[doubtful] = gram(left[doubtful]), gram(right[doubtful].mT)
+    return of_left, of_right
+
+
+def _survives_rounding(left_gram: Tensor, right_gram: Tensor) -> Tensor:
+    """Whether float32 kept what matters of each pair: bool (n,); False for anything not finite."""
     least, most = _FLOAT32_TRACES
-    good = (failed == 0) & (condition < _WELL_CONDITIONED) & (trace > least) & (trace < most)
-    if not bool(good.all()):
-        product[~good] = gram(factor[~good])
-    return product
+    lengths = [product.diagonal(dim1=-2, dim2=-1) for product in (left_gram, right_gram)]
+    in_range = [(length.sum(-1) > least) & (length.sum(-1) < most) for length in lengths]
+    together = (lengths[0] * lengths[1]).clamp(min=0).sqrt().sum(-1)
+    energy = frobenius_norms(left_gram, right_gram).square()
+    kept = together.square() <= _CANCELLATION * left_gram.shape[-1] * energy
+    return in_range[0] & in_range[1] & kept
 
 
 def frobenius_norms(left_gram: Tensor, right_gram: Tensor) -> Tensor:
@@ -75,12 +89,26 @@ class CoreSvd:
     """Columns r_k."""
 
 
-def core_svd(left_gram: Tensor, right_gram: Tensor) -> CoreSvd:
-    """From BᵀB and AAᵀ, (n, r, r) each."""
-    root = matrix_root(left_gram)
+def singular_values(left_gram: Tensor, right_gram: Tensor) -> Tensor:
+    """The σ of `core_svd` alone, at a third of its cost."""
+    core, broken = _core(matrix_root(left_gram), right_gram)
+    sigma: Tensor = torch.linalg.eigvalsh(core).clamp(min=0).flip(-1).sqrt()
+    sigma[broken] = torch.nan
+    return sigma
+
+
+def _core(root: Tensor, right_gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Mᵀ(AAᵀ)M and where it is not finite (set to zero there, which every decomposition survives)."""
     core = root.mT @ right_gram @ root
     broken = ~core.isfinite().flatten(1).all(-1)
     core[broken] = 0
+    return core, broken
+
+
+def core_svd(left_gram: Tensor, right_gram: Tensor) -> CoreSvd:
+    """From BᵀB and AAᵀ, (n, r, r) each."""
+    root = matrix_root(left_gram)
+    core, broken = _core(root, right_gram)
     energies, vectors = torch.linalg.eigh(core)
     energies, vectors = energies.clamp(min=0).flip(-1), vectors.flip(-1)
     inverse = torch.where(energies > 0, 1 / energies, 0.0)[:, None, :]
@@ -167,12 +195,18 @@ def blocks(factor: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, T
     elements = BLOCK_BYTES // dtype.itemsize
     modules = max(1, elements // max(1, depth * rank))
     step = depth if depth * rank <= elements else max(1, elements // rank)
-    scratch = torch.empty(0, dtype=dtype)
+    scratch = _scratch(dtype)
     for first in range(0, n, modules):
         for start in range(0, depth, step):
             some, rows = slice(first, first + modules), slice(start, start + step)
             block = factor[some, rows]
             yield some, rows, block if block.dtype == dtype else _converted(block, scratch)
+
+
+@cache
+def _scratch(dtype: torch.dtype) -> Tensor:
+    """Memory for converted blocks; kept, since fresh pages cost more than the conversion."""
+    return torch.empty(BLOCK_BYTES // dtype.itemsize, dtype=dtype)
 
 
 def _converted(block: Tensor, scratch: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class FactorBatch:
 
     @cached_property
     def grams(self) -> tuple[Tensor, Tensor]:
-        """BᵀB and AAᵀ, (n, r, r) each. A starts out random and stays even; B starts at zero and does not."""
-        return factored.gram(self.left), factored.gram_of_even_factor(self.right.mT)
+        """BᵀB and AAᵀ, (n, r, r) each."""
+        return factored.grams(self.left, self.right)
 
     @cached_property
     def svd(self) -> factored.CoreSvd:
@@ -37,7 +37,8 @@ class FactorBatch:
 
     @cached_property
     def finite(self) -> list[bool]:
-        # A Gram matrix in float64 is finite on its diagonal exactly when every entry of the factor is.
+        # A Gram matrix is finite on its diagonal exactly when every entry of the factor is: what overflowed
+        # in float32 was taken again in float64.
         diagonals = [product.diagonal(dim1=-2, dim2=-1) for product in self.grams]
         finite: list[bool] = torch.cat(diagonals, dim=-1).isfinite().all(-1).tolist()
         return finite
@@ -50,7 +51,7 @@ class FactorBatch:
     @cached_property
     def singular_values(self) -> Tensor:
         kept = min(self.left.shape[1], self.right.shape[2])
-        return self.svd.sigma[:, :kept] * self.scales.abs()[:, None]
+        return factored.singular_values(*self.grams)[:, :kept] * self.scales.abs()[:, None]
 
     @cached_property
     def kurtoses(self) -> list[float]:

@@ -108,6 +108,45 @@ def test_graded_spectra_are_exact_down_to_the_tail(dtype: torch.dtype) -> None:
         torch.testing.assert_close(values, exact, rtol=3e-5, atol=0)
 
 
+def long_pair(rank: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors long enough for float32, as training leaves them: one direction far above the others."""
+    generator = torch.Generator().manual_seed(2)
+    grades = torch.logspace(0, -4, rank)
+    turn = torch.linalg.qr(torch.randn(rank, rank, generator=generator)).Q
+    left = (torch.randn(2, 3000, rank, generator=generator) * grades) @ turn
+    return left, torch.randn(2, rank, 2000, generator=generator)
+
+
+def test_long_factors_keep_every_singular_value_to_a_part_of_the_largest() -> None:
+    left, right = long_pair()
+    sigma = FactorBatch(left, right, [1.0, 1.0]).singular_values
+    exact = torch.linalg.svdvals(left.double() @ right.double())[:, :16]
+    assert float(((sigma - exact).abs() / exact[:, :1]).max()) < 1e-4
+    torch.testing.assert_close(sigma[:, :4], exact[:, :4], rtol=1e-4, atol=0)
+
+
+def test_a_hostile_gauge_of_long_factors_changes_nothing() -> None:
+    left, right = long_pair()
+    generator = torch.Generator().manual_seed(4)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64)).Q
+    gauge = basis * torch.logspace(1.5, -1.5, 16, dtype=torch.float64) @ basis.mT
+    mixed = FactorBatch((left.double() @ gauge), torch.linalg.inv(gauge) @ right.double(), [1.0, 1.0])
+    plain = FactorBatch(left, right, [1.0, 1.0])
+    largest = float(plain.singular_values[:, 0].max())
+    torch.testing.assert_close(mixed.singular_values, plain.singular_values, rtol=0, atol=1e-4 * largest)
+
+
+def test_long_factors_of_extreme_size_are_taken_in_float64() -> None:
+    left, right = long_pair()
+    plain = FactorBatch(left, right, [1.0, 1.0]).singular_values
+    for size in (1e-30, 1e30):
+        batch = FactorBatch(left.double() * size, right, [1.0, 1.0])
+        assert all(batch.finite)
+        torch.testing.assert_close(
+            batch.singular_values / size, plain, rtol=0, atol=1e-4 * float(plain.max())
+        )
+
+
 @pytest.mark.parametrize("magnitude", [1e-30, 1e-15, 1e15, 1e30])
 def test_extreme_magnitudes_neither_vanish_nor_overflow(magnitude: float) -> None:
     generator = torch.Generator().manual_seed(3)
@@ -190,9 +229,10 @@ def test_long_factors_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     left, right = torch.randn(2, 101, 5, generator=generator), torch.randn(2, 5, 33, generator=generator)
     for dtype in (torch.float32, torch.bfloat16):
         b, a = left.to(dtype), right.to(dtype)
-        for gram in (factored.gram, factored.gram_of_even_factor):
-            torch.testing.assert_close(gram(b), b.double().mT @ b.double(), rtol=1e-6, atol=1e-5)
-            torch.testing.assert_close(gram(a.mT), a.double() @ a.double().mT, rtol=1e-6, atol=1e-5)
+        for precision in (torch.float32, torch.float64):
+            of_b, of_a = factored.gram(b, precision), factored.gram(a.mT, precision)
+            torch.testing.assert_close(of_b, b.double().mT @ b.double(), rtol=1e-6, atol=1e-5)
+            torch.testing.assert_close(of_a, a.double() @ a.double().mT, rtol=1e-6, atol=1e-5)
         y = torch.randn(2, 5, 3, generator=generator)
         torch.testing.assert_close(factored.coordinates(b, y), (b.float() @ y).mT, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(factored.coordinates(a.mT, y), (a.mT.float() @ y).mT, rtol=1e-4, atol=1e-4)
