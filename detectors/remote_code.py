@@ -11,7 +11,8 @@ although it was off); a reference to *another* repository can change after every
 
 **How it is measured.** All JSON configurations are read (bounded), every key that a loader turns into
 an import is compared with the form it should have; Python files are parsed, never imported, and
-searched for calls that start programs, open connections or run text as code.
+searched for calls that start programs, open connections or run text as code. Such a call counts where
+importing the file makes it, or where a loader takes the file by its name.
 
 **Known false positives.** Honest architectures that live outside `transformers` need `auto_map`; the
 finding says so by its severity HIGH instead of CRITICAL. Pin the revision and suppress it once reviewed.
@@ -42,6 +43,10 @@ RULE = Rule(
 )
 
 _ENTRY_FILES = re.compile(r"(^|/)(handler\.py|custom_generate/[^/]+\.py|pipeline\.py)$")
+_LOADED_FILES = re.compile(
+    r"(^|/)(modeling|configuration|tokenization|processing|image_processing)_[^/]*\.py$"
+)
+"""Names under which loaders look for an architecture's code."""
 _TRUSTED_MODULES = ("sentence_transformers.", "transformers.", "torch.nn.")
 _DANGEROUS_CALLS = re.compile(
     r"^(os\.(system|popen|exec\w*|spawn\w*|remove|unlink)|subprocess\.\w+|pty\.\w+|socket\.\w+|ctypes\.\w+|"
@@ -89,20 +94,61 @@ class RemoteCode(ArtifactDetector):
                 return  # unreadable JSON is listed by FTA499
             yield from (_evidence(where, *fact) for fact in _imports(content, names, self.depth))
         elif file.suffix == ".py" and file.size <= self.python_bytes:
+            is_entry = bool(_ENTRY_FILES.search(file.path))
             calls = dangerous_calls(file.read(self.python_bytes))
-            if _ENTRY_FILES.search(file.path):
+            if is_entry:
                 yield _evidence(where, "a serving program runs this file by its name", file.name, bool(calls))
-            yield from (_evidence(Location(file=file.path, line=n), f"calls {c}", c, True) for c, n in calls)
+            for call in calls:
+                # A function of a script that nothing loads runs only if somebody decides to run it.
+                if call.at_import or is_entry or _LOADED_FILES.search(file.path):
+                    yield _evidence(
+                        Location(file=file.path, line=call.line), f"calls {call.name}", call.name, True
+                    )
 
 
-def dangerous_calls(source: bytes) -> list[tuple[str, int]]:
-    """Calls in Python source that start programs, connect, or run text as code: (name, line)."""
+@dataclass(frozen=True)
+class DangerousCall:
+    """A call in Python source that starts a program, connects, or runs text as code."""
+
+    name: str
+    line: int
+    at_import: bool
+    """Whether importing the file is enough to make the call."""
+
+
+def dangerous_calls(source: bytes) -> list[DangerousCall]:
+    """The dangerous calls of a file, parsed and never imported; nothing for what is not Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    called = [(node, _dotted(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [(name, node.lineno) for node, name in called if _DANGEROUS_CALLS.match(name)][:20]
+    calls = list(_calls(tree))
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
+    # Which function calls which is not followed: one of them called on import stands for all.
+    runs_functions = any(at_import and _dotted(node.func) in functions for node, at_import in calls)
+    found = [
+        DangerousCall(name, node.lineno, at_import or runs_functions)
+        for node, at_import in calls
+        if _DANGEROUS_CALLS.match(name := _dotted(node.func))
+    ]
+    return sorted(found, key=lambda call: call.line)[:20]
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, bool]]:
+    """Every call, and whether it stands where importing the module executes it."""
+    stack: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while stack:
+        node, at_import = stack.pop()
+        if isinstance(node, ast.Call):
+            yield node, at_import
+        is_guard = isinstance(node, ast.If) and "__name__" in ast.dump(node.test)
+        body = node.body if isinstance(node, (*_FUNCTIONS, ast.If)) else []
+        deferred = set(map(id, body if is_guard or isinstance(node, _FUNCTIONS) else []))
+        for child in ast.iter_child_nodes(node):
+            stack.append((child, at_import and id(child) not in deferred))
 
 
 def _dotted(node: ast.expr) -> str:

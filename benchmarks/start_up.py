@@ -1,0 +1,71 @@
+"""What starting costs: `--help`, `rules`, and a quick scan of a small adapter, in CPU seconds.
+
+    python benchmarks/start_up.py [--runs 5]
+
+Each command is a process of its own. The scan is given with nothing cached and again with its measurements
+cached; the imports that reading weights really needs (torch) are timed beside it and subtracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+def write_adapter(folder: Path) -> Path:
+    """A LoRA of rank 8 on two modules of four layers, 128 kB."""
+    tensors = {}
+    for layer in range(4):
+        for module in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            tensors[f"{name}.lora_A.weight"] = torch.randn(8, 256)
+            tensors[f"{name}.lora_B.weight"] = torch.randn(256, 8) * 1e-3
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = '{"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}'
+    (folder / "adapter_config.json").write_text(config)
+    return folder
+
+
+def cpu_seconds(command: list[str], environment: dict[str, str], runs: int) -> float:
+    """The least CPU time of several runs, user and system, children included."""
+    best = float("inf")
+    for _ in range(runs):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=environment, capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return best
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--runs", type=int, default=5)
+    runs = options.parse_args().runs
+    tool = [sys.executable, "-m", "ftsec_audit"]
+    with tempfile.TemporaryDirectory() as name:
+        adapter = write_adapter(Path(name))
+        kept = {**os.environ, "OMP_NUM_THREADS": "1", "FTSEC_AUDIT_CACHE": f"{name}/cache"}
+        scan = [*tool, "scan", str(adapter), "--profile", "quick", "-q"]
+        bare = cpu_seconds([sys.executable, "-c", "pass"], kept, runs)
+        imports = cpu_seconds([sys.executable, "-c", "import torch"], kept, runs)
+        fresh = cpu_seconds([*scan, "--no-cache"], kept, runs)
+        cached = cpu_seconds(scan, kept, runs + 1)
+        print(f"python itself                       {bare:6.2f} s")
+        print(f"--help                              {cpu_seconds([*tool, '--help'], kept, runs):6.2f} s")
+        print(f"rules                               {cpu_seconds([*tool, 'rules'], kept, runs):6.2f} s")
+        print(f"import torch                        {imports:6.2f} s")
+        print(f"quick scan, measurements cached     {cached:6.2f} s")
+        print(f"quick scan, nothing cached          {fresh:6.2f} s")
+        print(f"  beyond importing torch            {fresh - imports:6.2f} s")
+
+
+if __name__ == "__main__":
+    main()
