@@ -277,10 +277,13 @@ def interrupted(root: Path, model: str) -> subprocess.CompletedProcess[str]:
     """A scan that gets a real SIGINT while it measures its first tensor."""
     arguments = ["scan", str(root / model), "--no-base", "-f", "jsonl", "--no-cache"]
     script = (
-        "import os, signal\n"
+        "import os, signal, time\n"
         "from detectors.damaged_weights import DamagedWeights\n"
         "from ftsec_audit import cli\n"
-        f"DamagedWeights.measure = lambda self, delta: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "def interrupt(self, delta):\n"
+        f"    os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "    time.sleep(60)  # the signal is raised between two bytecodes, which may be after a return\n"
+        "DamagedWeights.measure = interrupt\n"
         f"raise SystemExit(cli.run({arguments!r}))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
