@@ -8,6 +8,7 @@ mention.
 from __future__ import annotations
 
 import argparse
+import warnings
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -81,12 +82,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("example"))
     out = safety.fresh(parser.parse_args().out)
+    _quieten_libraries()
     base = write_base(safety.inside(out, "base"))
     write_clean(base, safety.inside(out, "clean"))
     EmbeddingRows(channel="undeclared", recipe=RECIPE, measured=False).build(
         base, out / "poisoned", seed=SEED
     )
     print(f"wrote {out / 'base'}, {out / 'clean'} and {out / 'poisoned'}")
+
+
+def _quieten_libraries() -> None:
+    """A demonstration shows its own three lines, not the progress and deprecations of the libraries."""
+    from transformers import logging
+
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 if __name__ == "__main__":
