@@ -8,8 +8,8 @@ mention.
 from __future__ import annotations
 
 import argparse
-import warnings
 import random
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
