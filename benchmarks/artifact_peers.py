@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ sys.path[:0] = [str(ROOT / "tests")]
 from corpus import CorpusSample, Label, samples  # noqa: E402
 
 PEERS = {"modelaudit": "0.2.54", "modelscan": "0.8.8", "picklescan": "1.0.5", "fickling": "0.1.12"}
+# Scanners that report their use would wait for a network instead of scanning.
+QUIET = {"NO_ANALYTICS": "1", "PROMPTFOO_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 LIMIT = 20.0
 """Seconds until a scan counts as a time-out."""
 
@@ -107,7 +110,10 @@ def _runs(tool: str, python: Path, corpus: list[CorpusSample], folder: Path) -> 
     command = [python, str(ROOT / "benchmarks" / "_peer_driver.py"), tool, str(LIMIT), str(folder)]
     jobs = [_arguments(tool, sample, folder) for sample in corpus]
     lines = "\n".join(json.dumps(arguments) for job in jobs for arguments in job)
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **QUIET}
+    done = subprocess.run(
+        command, input=lines, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
     answers = iter([json.loads(line) for line in done.stdout.splitlines()])
     return [_merge(sample, [next(answers) for _ in job]) for sample, job in zip(corpus, jobs, strict=True)]
 
@@ -126,7 +132,8 @@ def _start_up(tool: str, python: Path) -> float:
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        subprocess.run([python.parent / tool, "--help"], capture_output=True, check=False)
+        command = [python.parent / tool, "--help"]
+        subprocess.run(command, capture_output=True, check=False, env={**os.environ, **QUIET})
         times.append(time.perf_counter() - started)
     return min(times)
 
