@@ -28,11 +28,12 @@ _THIRDS = ("early", "middle", "late")
 
 def artifact_features(modules: Sequence[ModuleMeasurement]) -> dict[str, float]:
     """One vector per artifact, `<module type or all>.<third>.<statistic>`; empty without a spectrum."""
-    import numpy as np
-
     modules = [module for module in modules if "singular_values" in module.values]
     if not modules:
-        return {}
+        return {}  # before numpy is imported: most artifacts of a gate's file checks have no spectrum
+
+    import numpy as np
+
     statistics = _statistics(modules)
     energy = np.exp(2 * statistics["log_norm"])
     layers = np.array([-1 if module.layer is None else module.layer for module in modules])
