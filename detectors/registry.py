@@ -28,6 +28,7 @@ DETECTORS: tuple[str, ...] = (
     # FTA2xx spectral
     "spectral_signature:SpectralSignature",
     "module_outlier:ModuleOutlier",
+    "weight_edit:WeightEdit",
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
     # FTA4xx artifact
