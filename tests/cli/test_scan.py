@@ -280,6 +280,8 @@ def interrupted(root: Path, model: str) -> subprocess.CompletedProcess[str]:
         "import os, signal, time\n"
         "from detectors.damaged_weights import DamagedWeights\n"
         "from ftsec_audit import cli\n"
+        # A background shell starts its children with SIGINT ignored, and Python respects that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def interrupt(self, delta):\n"
         f"    os.kill(os.getpid(), {int(signal.SIGINT)})\n"
         "    time.sleep(60)  # the signal is raised between two bytecodes, which may be after a return\n"
