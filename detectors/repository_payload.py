@@ -28,7 +28,7 @@ from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.files import ArtifactFile
 from ftsec_audit.formats import bounded_json
-from ftsec_audit.types import Confidence, Evidence, Location, Observation, Rule, Severity
+from ftsec_audit.types import Confidence, Evidence, Location, NotLookedAt, Observation, Rule, Severity
 
 RULE = Rule(
     id="FTA422",
@@ -59,6 +59,9 @@ _SCRIPT_SUFFIXES = frozenset(
 )
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
+_JSON = bounded_json.JsonLimits(values=6_000_000)
+"""The largest tokenizers have some two million values."""
+
 Fact = tuple[str, str, Severity]
 
 
@@ -74,10 +77,11 @@ class RepositoryPayload(ArtifactDetector):
     def inspect(self, subject: Subject) -> Iterator[Observation]:
         flagged = False
         for file in subject.artifact.files:
+            facts = list(_path_facts(file))
             try:
-                facts = [*_path_facts(file), *self._content_facts(file)]
-            except FtsecError:
-                continue  # a file that cannot be read is listed by FTA499
+                facts.extend(self._content_facts(file))
+            except FtsecError as error:
+                yield NotLookedAt(what=file.path, reason=str(error), incomplete=True)
             if facts:
                 flagged = True
                 yield RULE.detected(
@@ -142,7 +146,7 @@ def _startup_line(head: bytes) -> str | None:
 
 
 def _json_facts(file: ArtifactFile) -> Iterator[Fact]:
-    document = bounded_json.read(file)
+    document = bounded_json.read(file, limits=_JSON)
     for key in document.repeated[:5]:
         yield "answers one key twice: readers differ in which value they take", key, Severity.HIGH
     content = document.value
