@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+_SMALLEST = 1e-290
+
 
 def cauchy_combination(p_values: Sequence[float], weights: Sequence[float] | None = None) -> float:
     """One p-value from several, valid in the tail under arbitrary dependence.
 
     T = Σ wᵢ tan((½ − pᵢ)π), p = ½ − arctan(T)/π, with Σwᵢ = 1 (Liu and Xie 2020, arXiv:1808.09011).
-    A p-value of exactly 1 would contribute −∞ and veto all others; it is read as just below 1.
+    A p-value of exactly 1 would contribute −∞ and veto all others; it is read as just below 1. One below
+    10⁻²⁹⁰ is read as that, since its quantile is at the end of what a float can hold.
     Raises ValueError for an empty list, a p-value outside [0, 1], or weights that are not positive.
     """
     if not p_values:
@@ -23,8 +26,9 @@ def cauchy_combination(p_values: Sequence[float], weights: Sequence[float] | Non
     if 0.0 in p_values:
         return 0.0
     ceiling = 1.0 - 1.0 / (100.0 * len(p_values))
-    terms = (w * _cauchy_quantile(min(p, ceiling)) for w, p in zip(weights, p_values, strict=True))
-    return _cauchy_survival(math.fsum(terms) / math.fsum(weights))
+    total = math.fsum(weights)
+    quantiles = (_cauchy_quantile(min(max(p, _SMALLEST), ceiling)) for p in p_values)
+    return _cauchy_survival(math.fsum(w / total * q for w, q in zip(weights, quantiles, strict=True)))
 
 
 def _cauchy_quantile(p: float) -> float:

@@ -26,6 +26,10 @@ def test_tiny_p_values_keep_their_digits():
     assert cauchy_combination([1e-20, 0.5, 0.5, 0.5]) == pytest.approx(4e-20, rel=1e-6)
 
 
+def test_p_values_at_the_end_of_the_floats_do_not_overflow():
+    assert 0.0 < cauchy_combination([2.2e-309] * 5) < 1e-280
+
+
 def test_a_p_value_of_one_does_not_veto():
     assert cauchy_combination([1e-6, 1.0]) < 1e-5
 
