@@ -19,15 +19,14 @@ folder, MEDIUM for damage and harmless remains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
 from ftsec_audit.formats.sniff import ARCHIVES
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA403",
@@ -39,19 +38,15 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContainerAnomaly(ArtifactDetector):
+class ContainerAnomaly(SurveyDetector):
     """Reports archives that are ambiguous or lead out of their folder."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} archives and compressed files, none ambiguous"
+    absent = "no file is an archive or compressed"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.container,
-            asked_of=lambda facts: facts.kind in ARCHIVES,
-            clean="{n} archives and compressed files, none ambiguous",
-            absent="no file is an archive or compressed",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.container
+
+    def asked(self, facts: FileFacts) -> int:
+        return int(facts.kind in ARCHIVES)

@@ -18,14 +18,13 @@ MEDIUM for TorchScript and for graph operations that need attacker-chosen inputs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA408",
@@ -37,17 +36,11 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignFormat(ArtifactDetector):
+class ForeignFormat(SurveyDetector):
     """Reports code in Keras, TensorFlow, NeMo, TorchServe and TorchScript files."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} files, none of which carries code of another format"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.foreign,
-            clean="{n} files, none of which carries code of another format",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.foreign

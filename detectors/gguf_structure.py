@@ -16,15 +16,14 @@ MEDIUM for unknown tensor types, misaligned tensors and holes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
 from ftsec_audit.formats.sniff import Kind
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA406",
@@ -36,19 +35,15 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GgufStructure(ArtifactDetector):
+class GgufStructure(SurveyDetector):
     """Reports headers that loaders read differently or crash on."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} GGUF files with sound headers"
+    absent = "no file is in the GGUF format"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.gguf_structure,
-            asked_of=lambda facts: facts.kind is Kind.GGUF,
-            clean="{n} GGUF files with sound headers",
-            absent="no file is in the GGUF format",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.gguf_structure
+
+    def asked(self, facts: FileFacts) -> int:
+        return int(facts.kind is Kind.GGUF)

@@ -17,15 +17,14 @@ operator domain and function is read. HIGH for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
 from ftsec_audit.formats.sniff import Kind
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA407",
@@ -37,19 +36,15 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxReference(ArtifactDetector):
+class OnnxReference(SurveyDetector):
     """Reports external data, custom operators and replaced standard operators."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} ONNX models that refer to nothing outside their folder"
+    absent = "no file is an ONNX model"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.onnx,
-            asked_of=lambda facts: facts.kind is Kind.ONNX,
-            clean="{n} ONNX models that refer to nothing outside their folder",
-            absent="no file is an ONNX model",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.onnx
+
+    def asked(self, facts: FileFacts) -> int:
+        return int(facts.kind is Kind.ONNX)

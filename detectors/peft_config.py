@@ -24,10 +24,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detectors.file_facts import Trait, described
 from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.formats import bounded_json
-from ftsec_audit.types import Confidence, Evidence, Location, NotLookedAt, Observation, Rule, Severity
+from ftsec_audit.types import NotLookedAt, Observation, Rule, Severity
 
 RULE = Rule(
     id="FTA431",
@@ -46,8 +47,6 @@ _PATTERN_KEYS = ("target_modules", "exclude_modules", "layers_pattern", "target_
 _PATTERN_MAPS = ("rank_pattern", "alpha_pattern")
 _SIZE_KEYS = {"r": 1 << 16, "num_virtual_tokens": 1 << 20, "num_layers": 1 << 16, "token_dim": 1 << 24}
 _REPLICAS = 10_000
-
-Fact = tuple[str, str, Severity]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +70,12 @@ class PeftConfigTrap(ArtifactDetector):
             facts = list(_facts(content))
             if facts:
                 flagged = True
-                yield RULE.detected(
-                    f"{file.path} {facts[0][0]}",
-                    confidence=Confidence.HIGH,
-                    severity=max(severity for _, _, severity in facts),
-                    evidence=[
-                        Evidence(message=message, location=Location(file=file.path), excerpt=excerpt[:200])
-                        for message, excerpt, _ in facts
-                    ],
-                )
+                yield described(RULE, file.path, file.path, facts)
         if not flagged:
             yield RULE.not_detected("no key of the adapter's configuration does more than describe it")
 
 
-def _facts(content: object) -> Iterator[Fact]:
+def _facts(content: object) -> Iterator[Trait]:
     if not isinstance(content, dict):
         yield "is not a JSON object", type(content).__name__, Severity.MEDIUM
         return
@@ -94,7 +85,7 @@ def _facts(content: object) -> Iterator[Fact]:
     yield from _patterns(content)
 
 
-def _imports(content: dict[str, object]) -> Iterator[Fact]:
+def _imports(content: dict[str, object]) -> Iterator[Trait]:
     mapping = content.get("auto_mapping")
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     if library is not None and not _TRUSTED_LIBRARIES.match(str(library)):
@@ -104,7 +95,7 @@ def _imports(content: dict[str, object]) -> Iterator[Fact]:
         yield "has the loader import a module by name", f"megatron_core: {core}", Severity.CRITICAL
 
 
-def _fetches(content: dict[str, object]) -> Iterator[Fact]:
+def _fetches(content: dict[str, object]) -> Iterator[Trait]:
     for key, value in _items(content):
         if key in _PICKLE_KEYS and isinstance(value, str) and value:
             yield "has the loader unpickle a file", f"{key}: {value}", Severity.CRITICAL
@@ -137,7 +128,7 @@ def _items(content: object, depth: int = 6) -> Iterator[tuple[str, object]]:
             yield from _items(value, depth - 1)
 
 
-def _sizes(content: dict[str, object]) -> Iterator[Fact]:
+def _sizes(content: dict[str, object]) -> Iterator[Trait]:
     for key, limit in _SIZE_KEYS.items():
         value = content.get(key)
         if isinstance(value, (int, float)) and value > limit:
@@ -150,7 +141,7 @@ def _sizes(content: dict[str, object]) -> Iterator[Fact]:
             yield "replicates layers without end", f"layer_replication: {total} layers", Severity.HIGH
 
 
-def _patterns(content: dict[str, object]) -> Iterator[Fact]:
+def _patterns(content: dict[str, object]) -> Iterator[Trait]:
     from ftsec_audit.formats.regex_cost import catastrophic
 
     patterns = [(key, content.get(key)) for key in _PATTERN_KEYS]

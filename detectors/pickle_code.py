@@ -23,17 +23,14 @@ code on loading and are reported for that reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import evidence
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from detectors.file_facts import SurveyDetector
 from ftsec_audit.formats.facts import DeniedImport, Fact, FileFacts
 from ftsec_audit.formats.pickle_policy import Ground
-from ftsec_audit.formats.survey import survey
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Confidence, Finding, Observation, Rule, Severity
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA401",
@@ -42,45 +39,27 @@ RULE = Rule(
     severity=Severity.CRITICAL,
     remediation="Do not load the file. Ask for the weights as safetensors, or load with weights_only=True.",
 )
-_SHOWN = 12
 _CRITICAL = frozenset({Ground.DANGEROUS, Ground.COMPUTED, Ground.EXTENSION, Ground.HOOK})
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickleCode(ArtifactDetector):
+class PickleCode(SurveyDetector):
     """Judges the imports and calls of every pickle stream against the allow list."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} pickle streams import only what is on the allow list"
+    absent = "no file holds a pickle"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        streams, flagged = 0, False
-        for facts in survey(subject.artifact, self.limits).files:
-            streams += facts.streams
-            if facts.pickle_code:
-                flagged = True
-                yield _finding(facts)
-        if not flagged and not streams:
-            yield RULE.not_applicable("no file holds a pickle")
-        elif not flagged:
-            yield RULE.not_detected(f"{streams} pickle streams import only what is on the allow list")
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return [_fact(denied) for denied in facts.pickle_code]
 
+    def asked(self, facts: FileFacts) -> int:
+        return facts.streams
 
-def _finding(facts: FileFacts) -> Finding:
-    denied = sorted(facts.pickle_code, key=lambda found: -_severity(found).level)
-    worst = denied[0].denial
-    targets = list(dict.fromkeys(found.denial.target for found in denied))
-    names = ", ".join(targets[:3]) + (f" and {len(targets) - 3} more" if len(targets) > 3 else "")
-    return RULE.detected(
-        f"{facts.file.path}: loading it imports {names}, which {worst.effect}",
-        confidence=Confidence.HIGH,
-        severity=_severity(denied[0]),
-        evidence=[evidence(facts.file.path, _fact(found)) for found in denied[:_SHOWN]],
-    )
-
-
-def _severity(found: DeniedImport) -> Severity:
-    return Severity.CRITICAL if found.denial.ground in _CRITICAL else Severity.HIGH
+    def summary(self, path: str, ordered: Sequence[Fact]) -> str:
+        targets = list(dict.fromkeys(str(fact.details["target"]) for fact in ordered))
+        names = ", ".join(targets[:3]) + (f" and {len(targets) - 3} more" if len(targets) > 3 else "")
+        return f"{path}: loading it imports {names}, which {ordered[0].details['effect']}"
 
 
 def _fact(found: DeniedImport) -> Fact:
@@ -88,8 +67,9 @@ def _fact(found: DeniedImport) -> Fact:
     return Fact(
         code=denial.ground.name.lower(),
         message=f"{denial.opcode} {denial.target}: {denial.effect}; {denial.ground}",
-        severity=_severity(found),
+        severity=Severity.CRITICAL if denial.ground in _CRITICAL else Severity.HIGH,
         member=found.member,
         offset=denial.offset,
         excerpt=f"{denial.target}{denial.arguments}",
+        details={"target": denial.target, "effect": denial.effect},
     )

@@ -19,14 +19,13 @@ joblib have written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA402",
@@ -38,19 +37,15 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickleStructure(ArtifactDetector):
+class PickleStructure(SurveyDetector):
     """Reports streams that were edited by hand."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} files with pickle streams, all built as a pickler builds them"
+    absent = "no file holds a pickle"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.pickle_structure,
-            asked_of=lambda facts: facts.streams > 0,
-            clean="{n} files with pickle streams, all built as a pickler builds them",
-            absent="no file holds a pickle",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.pickle_structure
+
+    def asked(self, facts: FileFacts) -> int:
+        return int(facts.streams > 0)

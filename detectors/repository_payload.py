@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detectors.file_facts import Trait, described
 from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.files import ArtifactFile
 from ftsec_audit.formats import bounded_json
-from ftsec_audit.types import Confidence, Evidence, Location, NotLookedAt, Observation, Rule, Severity
+from ftsec_audit.types import NotLookedAt, Observation, Rule, Severity
 
 RULE = Rule(
     id="FTA422",
@@ -62,8 +63,6 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069
 _JSON = bounded_json.JsonLimits(values=6_000_000)
 """The largest tokenizers have some two million values."""
 
-Fact = tuple[str, str, Severity]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryPayload(ArtifactDetector):
@@ -84,21 +83,13 @@ class RepositoryPayload(ArtifactDetector):
                 yield NotLookedAt(what=file.path, reason=str(error), incomplete=True)
             if facts:
                 flagged = True
-                yield RULE.detected(
-                    f"{file.path} {facts[0][0]}",
-                    confidence=Confidence.HIGH,
-                    severity=max(severity for _, _, severity in facts),
-                    evidence=[
-                        Evidence(message=message, location=Location(file=file.path), excerpt=excerpt[:200])
-                        for message, excerpt, _ in facts
-                    ],
-                )
+                yield described(RULE, file.path, file.path, facts)
         if not flagged:
             yield RULE.not_detected(
                 f"{len(subject.artifact.files)} files, none of which runs, escapes or is ambiguous"
             )
 
-    def _content_facts(self, file: ArtifactFile) -> Iterator[Fact]:
+    def _content_facts(self, file: ArtifactFile) -> Iterator[Trait]:
         if file.link_target is not None:
             return
         head = file.read(self.head_bytes)
@@ -115,7 +106,7 @@ class RepositoryPayload(ArtifactDetector):
             yield from _json_facts(file)
 
 
-def _path_facts(file: ArtifactFile) -> Iterator[Fact]:
+def _path_facts(file: ArtifactFile) -> Iterator[Trait]:
     parts = file.path.split("/")
     if file.path.startswith("/") or ".." in parts or "\\" in file.path or re.match(r"[A-Za-z]:", file.path):
         yield "has a path that leaves the repository", file.path, Severity.CRITICAL
@@ -145,7 +136,7 @@ def _startup_line(head: bytes) -> str | None:
     return next((line for line in lines if line.startswith(("import ", "import\t"))), None)
 
 
-def _json_facts(file: ArtifactFile) -> Iterator[Fact]:
+def _json_facts(file: ArtifactFile) -> Iterator[Trait]:
     document = bounded_json.read(file, limits=_JSON)
     for key in document.repeated[:5]:
         yield "answers one key twice: readers differ in which value they take", key, Severity.HIGH

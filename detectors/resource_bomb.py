@@ -19,14 +19,13 @@ their own and above 5·10⁷ parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA404",
@@ -38,17 +37,11 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResourceBomb(ArtifactDetector):
+class ResourceBomb(SurveyDetector):
     """Reports files that claim or unfold to absurd sizes."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} files, none of which unfolds or claims beyond its size"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.bombs,
-            clean="{n} files, none of which unfolds or claims beyond its size",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.bombs

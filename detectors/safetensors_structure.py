@@ -16,15 +16,14 @@ checked against the file. MEDIUM for unknown keys and odd metadata, HIGH for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from detectors.file_facts import answer
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from detectors.file_facts import SurveyDetector
+from ftsec_audit.formats.facts import Fact, FileFacts
 from ftsec_audit.formats.sniff import Kind
-from ftsec_audit.formats.walk import SurveyLimits
-from ftsec_audit.types import Observation, Rule, Severity
+from ftsec_audit.types import Rule, Severity
 
 RULE = Rule(
     id="FTA405",
@@ -36,19 +35,15 @@ RULE = Rule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SafetensorsStructure(ArtifactDetector):
+class SafetensorsStructure(SurveyDetector):
     """Reports what the reference loader would refuse or hide."""
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
-    limits: SurveyLimits = field(default_factory=SurveyLimits)
+    clean = "{n} safetensors files, each with one meaning"
+    absent = "no file is in the safetensors format"
 
-    def inspect(self, subject: Subject) -> Iterator[Observation]:
-        yield from answer(
-            RULE,
-            subject,
-            self.limits,
-            lambda facts: facts.safetensors,
-            asked_of=lambda facts: facts.kind is Kind.SAFETENSORS,
-            clean="{n} safetensors files, each with one meaning",
-            absent="no file is in the safetensors format",
-        )
+    def found(self, facts: FileFacts) -> Sequence[Fact]:
+        return facts.safetensors
+
+    def asked(self, facts: FileFacts) -> int:
+        return int(facts.kind is Kind.SAFETENSORS)

@@ -25,12 +25,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detectors.file_facts import Trait, described
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.formats import tokenizer_json
 from ftsec_audit.formats.tokenizer_json import Tokenizer
-from ftsec_audit.types import Confidence, Evidence, Location, NotLookedAt, Observation, Rule, Severity
+from ftsec_audit.types import NotLookedAt, Observation, Rule, Severity
 
 RULE = Rule(
     id="FTA441",
@@ -41,7 +42,6 @@ RULE = Rule(
 )
 
 _SPACE_MARKS = ("▁", "Ġ", " ")
-Fact = tuple[str, str, Severity]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +65,8 @@ class TokenizerTampering(ArtifactDetector):
             yield RULE.not_supported(f"the tokenizer cannot be read: {error}")
             return
         if facts:
-            place = Location(file=tokenizer.file if tokenizer else "tokenizer_config.json")
-            yield RULE.detected(
-                f"the tokenizer {facts[0][0]}",
-                confidence=Confidence.HIGH,
-                severity=max(severity for _, _, severity in facts),
-                evidence=[Evidence(message=m, location=place, excerpt=e[:200]) for m, e, _ in facts],
-            )
+            file = tokenizer.file if tokenizer else "tokenizer_config.json"
+            yield described(RULE, "the tokenizer", file, facts)
         elif tokenizer is None:
             yield RULE.not_applicable("the artifact has no tokenizer.json")
         else:
@@ -80,7 +75,7 @@ class TokenizerTampering(ArtifactDetector):
             )
             yield RULE.not_detected(f"{len(tokenizer.vocabulary):,} tokens, consistent {against}")
 
-    def _differences(self, tokenizer: Tokenizer, base: Artifact | None) -> Iterator[Fact]:
+    def _differences(self, tokenizer: Tokenizer, base: Artifact | None) -> Iterator[Trait]:
         reference = tokenizer_json.read(base) if base is not None else None
         if reference is None:
             return
@@ -109,7 +104,7 @@ class TokenizerTampering(ArtifactDetector):
                 yield f"has another {part} than the base's", repr(value)[:200], severity
 
 
-def _own_facts(tokenizer: Tokenizer) -> Iterator[Fact]:
+def _own_facts(tokenizer: Tokenizer) -> Iterator[Trait]:
     for part in ("normalizer", "decoder"):
         for step in tokenizer.steps(part):
             if rewriting := _rewrites_words(step):
@@ -136,7 +131,7 @@ def _rewrites_words(step: object) -> str | None:
     return None
 
 
-def _shared_ids(tokenizer: Tokenizer) -> Iterator[Fact]:
+def _shared_ids(tokenizer: Tokenizer) -> Iterator[Trait]:
     counts = Counter(tokenizer.vocabulary.values())
     twice = [number for number, count in counts.items() if count > 1]
     for number in sorted(twice)[:5]:
@@ -153,7 +148,7 @@ def _shared_ids(tokenizer: Tokenizer) -> Iterator[Fact]:
             )
 
 
-def _shadowed(tokenizer: Tokenizer) -> Iterator[Fact]:
+def _shadowed(tokenizer: Tokenizer) -> Iterator[Trait]:
     """Added tokens that take a word away from the vocabulary."""
     for added in tokenizer.added:
         word = added.content.strip(" ▁Ġ")
@@ -164,7 +159,7 @@ def _shadowed(tokenizer: Tokenizer) -> Iterator[Fact]:
             yield "takes a word away from the vocabulary", f"{added.content!r} is {added.id}", Severity.HIGH
 
 
-def _inserted(tokenizer: Tokenizer) -> Iterator[Fact]:
+def _inserted(tokenizer: Tokenizer) -> Iterator[Trait]:
     special = {added.content for added in tokenizer.added}
     for step in tokenizer.steps("post_processor"):
         table = step.get("special_tokens")
@@ -173,7 +168,7 @@ def _inserted(tokenizer: Tokenizer) -> Iterator[Fact]:
                 yield "inserts a word into every text", str(key), Severity.HIGH
 
 
-def _special_facts(artifact: Artifact, tokenizer: Tokenizer | None) -> Iterator[Fact]:
+def _special_facts(artifact: Artifact, tokenizer: Tokenizer | None) -> Iterator[Trait]:
     for file in artifact.files:
         if file.name not in ("tokenizer_config.json", "special_tokens_map.json") or file.link_target:
             continue
@@ -185,7 +180,7 @@ def _special_facts(artifact: Artifact, tokenizer: Tokenizer | None) -> Iterator[
             yield from _contradictions(tokenizer, tokenizer_json.declared_tokens(file))
 
 
-def _contradictions(tokenizer: Tokenizer, declared: dict[int, str]) -> Iterator[Fact]:
+def _contradictions(tokenizer: Tokenizer, declared: dict[int, str]) -> Iterator[Trait]:
     added = {entry.id: entry.content for entry in tokenizer.added}
     for number, text in sorted(declared.items()):
         if number in added and added[number] != text:
