@@ -16,6 +16,7 @@ from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
 from ftsec_audit.weights.moments import Moments, Source
 from ftsec_audit.weights.naming import Category, category_of, has_token_rows, layer_of, role_of
+from ftsec_audit.weights.token_space import TokenSpace
 
 
 class DeltaKind(StrEnum):
@@ -88,6 +89,8 @@ class Delta:
     change: Change | None = None
     before: Source | None = None
     """The base's own matrix, where it is known and not part of `change`."""
+    tokens: TokenSpace | None = None
+    """The vocabulary of the base, or of a checkpoint without a base; None where there is neither."""
 
     @property
     def role(self) -> str:

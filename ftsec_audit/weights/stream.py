@@ -8,6 +8,7 @@ block of either side.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.contracts import Subject
@@ -18,6 +19,7 @@ from ftsec_audit.weights.checkpoint_stream import checkpoint_deltas
 from ftsec_audit.weights.delta import Delta, DeltaKind
 from ftsec_audit.weights.named_weights import NamedWeights
 from ftsec_audit.weights.naming import canonical_name
+from ftsec_audit.weights.token_space import TokenSpace
 
 
 def deltas(subject: Subject) -> Iterator[Delta]:
@@ -31,9 +33,12 @@ def deltas(subject: Subject) -> Iterator[Delta]:
     index = subject.artifact.tensors()
     base, reason = _base(subject)
     if subject.artifact.kind is ArtifactKind.ADAPTER:
-        yield from adapter_deltas(subject.artifact, base, reason)
+        found = adapter_deltas(subject.artifact, base, reason)
+        tokens = TokenSpace(base) if base else None
     else:
-        yield from checkpoint_deltas(subject.artifact, base, reason)
+        found = checkpoint_deltas(subject.artifact, base, reason)
+        tokens = TokenSpace(base or NamedWeights(subject.artifact))
+    yield from (replace(delta, tokens=tokens) for delta in found)
     yield from _left_out(index)
 
 
