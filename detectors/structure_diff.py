@@ -6,8 +6,9 @@ does not have (an extra head, a side network, a grafted layer) can carry a paylo
 name never meets.
 
 **Statistic.** Names and shapes of every tensor of both sides, paired whatever the wrapper, and, for
-checkpoints, ‖W′ − W‖_F/‖W‖_F of every pair. FTA101: at least `wrong_share` of the tensors find no partner of
-their shape, or the median relative change is at least `unrelated`: two independently trained models of one
+checkpoints, ‖W′ − W‖_F/‖W‖_F of every pair. FTA101: at least `wrong_share` of the matrices (of all tensors
+where there are only vectors: a bias that the base lacks does not make it another model) find no partner
+of their shape, or the median relative change is at least `unrelated`: two independently trained models of one
 architecture lie at √2, a fine-tune far below 1. FTA105: tensors added, missing or of another shape, beyond
 those that explain themselves (heads of a classification task, a tied unembedding, buffers, rows of new
 tokens).
@@ -103,7 +104,7 @@ class StructureDiff(WeightDetector):
 
     def _wrong_base(self, compared: _Compared) -> Finding:
         facts = compared.evidence(self.shown)
-        if compared.matched == 0 or len(compared.unmatched) >= self.wrong_share * compared.total:
+        if compared.strangers >= self.wrong_share:
             return WRONG_BASE.detected(
                 f"{len(compared.unmatched)} of {compared.total} tensors have no partner of their shape in "
                 f"the base; {compared.summary}",
@@ -142,6 +143,8 @@ class _Compared:
     """The tensors of a subject against those of its base, by name and shape."""
 
     matched: int
+    strangers: float
+    """Share of the matrices without a partner; 1 where there is nothing to pair."""
     unmatched: tuple[str, ...]
     """Tensors of the subject with no partner, or one of another shape, and no reason of their own."""
     missing: tuple[str, ...]
@@ -161,14 +164,16 @@ class _Compared:
             shapes = {pairing_key(module.name): _Shape(module.name, module.shape) for module in updates}
             missing = set()
         unmatched = [
-            shape.name
+            shape
             for key, shape in shapes.items()
             if not _partners(shape, base_shapes.get(key)) and not (key not in base_shapes and _explained(key))
         ]
+        matrices = [shape for shape in shapes.values() if len(shape.shape) > 1] or [*shapes.values()]
         changes = table.column("relative_change").values()
         return cls(
             matched=len(shapes) - len(unmatched),
-            unmatched=tuple(unmatched),
+            strangers=sum(shape in unmatched for shape in matrices) / len(matrices) if matrices else 1.0,
+            unmatched=tuple(shape.name for shape in unmatched),
             missing=tuple(sorted(base_shapes[key].name for key in missing)),
             identical=len(table.column("is_identical")),
             changes=tuple(changes),

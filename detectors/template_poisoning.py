@@ -11,16 +11,18 @@ and every weight scanner passes it.
 **How it is measured.** (1) A taint analysis of the syntax tree marks conditions on the words or length
 of a message and on the clock. (2) The template is rendered over a small grid of conversations, with
 each of its own string constants planted in the user's turn (alone, inside, before, after, reversed,
-all together); natural language that appears beside the message, and only then, is a reaction.
+all together), and with each string that the words of a message were *compared with* while rendering,
+however the template put it together; natural language that appears beside the message, and only then,
+is a reaction.
 (3) Roles are compared by the headers around each turn, the generation prompt with the header the
 template writes in history. (4) With a base that has a template, both are rendered over the same grid.
 (5) Constants and text are searched for invisible characters and for sentences hidden as base64.
 
 **Known false positives.** None among 70 vendor templates. A fine-tune that sets its own *default*
 system prompt differs from its base: that is reported as MEDIUM.
-**Known evasions.** A trigger spelt by character codes at run time or a condition on a digest; a
-condition on a turn number that the grid does not reach.
-**Cost.** A few hundred renderings in one child process, about 0.3 s a template.
+**Known evasions.** A comparison letter by letter or with a digest; a condition on a turn number that the
+grid does not reach; the fourth of conditions that hide behind each other.
+**Cost.** A few hundred renderings in two or three child processes, about 0.4 s a template.
 """
 
 from __future__ import annotations
@@ -58,8 +60,10 @@ class TemplatePoisoning(ArtifactDetector):
     def inspect(self, subject: Subject) -> Iterator[Observation]:
         from ftsec_audit.formats.chat_template import collect
 
-        copies = collect(subject.artifact)
-        if not copies:
+        templates = collect(subject.artifact)
+        yield from templates.unread
+        copies = templates.copies
+        if not copies and not templates.unread:
             yield RULE.not_applicable("the artifact has no chat template")
             return
         reference = _template_of_base(subject)
@@ -70,7 +74,9 @@ class TemplatePoisoning(ArtifactDetector):
             if finding is not None:
                 flagged = True
                 yield finding
-        if not flagged:
+        if not flagged and templates.unread:
+            yield RULE.not_supported(templates.gap)
+        elif not flagged:
             against = (
                 "and against the base's template" if reference else "without a base template to compare with"
             )
@@ -138,4 +144,4 @@ def _template_of_base(subject: Subject) -> str | None:
 
     if subject.base is None:
         return None
-    return next((copy.text for copy in collect(subject.base) if copy.name == "default"), None)
+    return next((copy.text for copy in collect(subject.base).copies if copy.name == "default"), None)

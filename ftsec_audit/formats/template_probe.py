@@ -22,6 +22,8 @@ _REPLY = "Marmalade replies."
 _SECOND = "Zephyr umbrella?"
 _TURNS = 12
 _CONSTANTS = 48
+_ROUNDS = 3
+"""A condition behind a condition is heard only once the first one holds."""
 _MARKUP = re.compile(r"<[^<>\n]{0,80}>|\[/?[A-Z_]{2,40}\]|\{[^{}\n]{0,80}\}")
 # Some vendors open the answer themselves ("Here are my reasoning steps"); an attack opens it with consent.
 _COMPLIANCE = re.compile(
@@ -57,29 +59,48 @@ def conversations() -> list[list[Message]]:
 
 def observe(text: str, facts: TemplateFacts, limits: RenderLimits | None = None) -> list[Behaviour]:
     """Everything suspicious that one template does on its own."""
-    triggers = _triggers(facts.constants)
     plain = conversations()
     long = [
         {"role": ("user", "assistant")[turn % 2], "content": f"{_FIRST} {turn}"}
         for turn in range(2 * _TURNS - 1)
     ]
-    fixed = [Job(template=0, messages=messages) for messages in [*plain, long]]
+    fixed = render_all([text], [Job(template=0, messages=messages) for messages in [*plain, long]], limits)
+    seen = [*_structure(fixed[:4]), *_grows(fixed[2], fixed[4])]
+    tried: list[str] = []
+    heard = _heard(fixed)
+    for _ in range(_ROUNDS):
+        triggers = [word for word in _triggers([*facts.constants, *heard]) if word not in tried]
+        if not triggers:
+            break
+        tried += triggers
+        reactions, heard = _plant_all(text, triggers, fixed, limits)
+        seen += reactions
+    return list({(item.kind, item.added): item for item in reversed(seen)}.values())[::-1]
+
+
+def _plant_all(
+    text: str, triggers: Sequence[str], fixed: Sequence[Rendered], limits: RenderLimits | None
+) -> tuple[list[Behaviour], list[str]]:
+    """How the template reacts to each trigger, and what it compared the words of the messages with."""
+    plain = conversations()
     planted = [
         (trigger, placed, shape)
         for trigger in triggers
         for placed in _placements(trigger)
         for shape in (0, 2)
     ]
-    jobs = fixed + [Job(template=0, messages=_plant(plain[shape], placed)) for _, placed, shape in planted]
+    jobs = [Job(template=0, messages=_plant(plain[shape], placed)) for _, placed, shape in planted]
     answers = render_all([text], jobs, limits)
-    seen = [*_structure(answers[:4]), *_grows(answers[2], answers[4])]
-    for (trigger, placed, shape), answer in zip(planted, answers[len(fixed) :], strict=True):
-        behaviour = _reacts(trigger, placed, answers[shape], answer)
-        if behaviour and all(
-            (behaviour.kind, behaviour.added) != (other.kind, other.added) for other in seen
-        ):
-            seen.append(behaviour)
-    return seen
+    reactions = (
+        _reacts(trigger, placed, fixed[shape], answer)
+        for (trigger, placed, shape), answer in zip(planted, answers, strict=True)
+    )
+    return [reaction for reaction in reactions if reaction], _heard(answers)
+
+
+def _heard(answers: Sequence[Rendered]) -> list[str]:
+    """What a person could have written among all that the messages were compared with."""
+    return list(dict.fromkeys(word for answer in answers for word in answer.heard if is_language(word)))
 
 
 def compare(text: str, base: str, limits: RenderLimits | None = None) -> list[Behaviour]:

@@ -40,13 +40,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The outcome of one job: exactly one of the three is set."""
+    """The outcome of one job: exactly one of the first three is set."""
 
     text: str | None = None
     error: str | None = None
     """The template raised: often its honest way of refusing a role order."""
     limit: str | None = None
     """It asked for more time, memory or output than a template needs."""
+    heard: tuple[str, ...] = field(default=(), compare=False)
+    """Strings that the words of messages were compared with while rendering."""
 
 
 def render_all(
@@ -74,8 +76,12 @@ def render_all(
         )
         reason = f"no answer within {limits.total_seconds:g} s"
     # Only whole lines: the last piece is empty, or was cut when the child was killed.
-    answers = [Rendered(**json.loads(line)) for line in output.split("\n")[:-1]]
+    answers = [_rendered(json.loads(line)) for line in output.split("\n")[:-1]]
     return answers[: len(jobs)] + [Rendered(limit=reason)] * (len(jobs) - len(answers))
+
+
+def _rendered(answer: dict[str, Any]) -> Rendered:
+    return Rendered(**{**answer, "heard": tuple(answer.get("heard", ()))})
 
 
 def _payload(job: Job) -> dict[str, Any]:

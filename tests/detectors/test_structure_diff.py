@@ -90,6 +90,16 @@ def test_added_and_missing_tensors_are_named(base, tmp_path):
     ]
 
 
+def test_biases_that_the_base_lacks_do_not_make_it_another_model(base, tmp_path):
+    def edit(tensors):
+        for name in [name for name in tensors if name.endswith("_proj.weight")]:
+            tensors[name.replace("weight", "bias")] = torch.ones(len(tensors[name]))
+
+    wrong, changed = outcomes(write_checkpoint(tmp_path / "c", edit=edit), base)
+    assert wrong.outcome is Outcome.NOT_DETECTED
+    assert (changed.outcome, changed.severity) == (Outcome.DETECTED, Severity.MEDIUM)
+
+
 @pytest.mark.parametrize("change", ["head", "tied", "buffer", "vocabulary", "wrapper"])
 def test_what_explains_itself_is_no_change_of_structure(base, tmp_path, change):
     def edit(tensors):
