@@ -19,18 +19,25 @@ matrices changed, and either
   column spaces of neighbours have a mean principal cosine ≥ `shared`: LOW confidence, since adapters merged
   into a few layers look alike and no benign population of such merges is at hand.
 
+**What it says.** Of a matrix of rank one both sides are read in tokens: the left vector through the
+unembedding, the right one against what the matrix receives when a token is the whole text. Both lists are
+leads and no part of the verdict.
+
 **Sources.** ROME, arXiv:2202.05262; MEMIT, arXiv:2210.07229; BadEdit, arXiv:2403.13355; tracing edits from
 weights, arXiv:2505.20819.
 
-**False positives.** Honest knowledge edits are edits: the finding says that there is one, not what it says.
+**False positives.** Honest knowledge edits are edits and are flagged: whether what it writes is meant is
+for whoever reads the tokens to say.
 A flipped bit is a change of rank one as well. A LoRA of rank one merged into at most `few` matrices.
 
 **Evasions.** Any change that is added to the rest: noise in more than `few` matrices, a fine-tune on top,
-an edit of more than `directions` facts, one spread over more matrices than that. Fused expert tensors of
-three axes are not measured, nor are tensors that the base lacks. What the edit says is not decoded.
+an edit of more than `directions` facts, one spread over more matrices than that. BadEdit with two or more
+keys in one layer (rank ≥ 2) and MEMIT over fewer than `run` layers are missed. Fused expert tensors of
+three axes are not measured, nor are tensors that the base lacks.
 
 **Cost.** Of a changed matrix `sampled` rows are read; where these are not nearly of low rank, as after every
-fine-tune, that is all. The rest takes the randomised spectrum: about five passes over that matrix.
+fine-tune, that is all. The rest takes the randomised spectrum: about five passes over that matrix. A
+matrix of rank one takes the unembedding once more and a pass of the vocabulary through the layers below.
 """
 
 from __future__ import annotations
@@ -41,8 +48,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from detectors.edit_tokens import Decoded, Spelling, token_values
 from ftsec_audit.artifact import ArtifactKind
-from ftsec_audit.contracts import Measurements, WeightDetector
+from ftsec_audit.contracts import Measurements, Subject, WeightDetector
 from ftsec_audit.types import (
     Confidence,
     Evidence,
@@ -71,6 +79,7 @@ WEIGHT_EDIT = Rule(
     "model say and probe the named layers before use.",
     needs_base=True,
 )
+Values = Mapping[str, float | list[float]]
 _SKETCH = 256
 """Numbers kept of a left singular vector: cosines are off by about 1/16, those near 1 by much less."""
 
@@ -102,7 +111,7 @@ class WeightEdit(WeightDetector):
     plausible: float = 0.5
     """Share of the energy of these rows in their leading `directions` from which on it is."""
 
-    def measure(self, delta: Delta) -> Mapping[str, float | list[float]]:
+    def measure(self, delta: Delta) -> Values:
         """Whether the tensor is the base's and, for matrices of blocks, how near to rank one it changed."""
         from ftsec_audit.weights.delta import DeltaKind
 
@@ -119,7 +128,8 @@ class WeightEdit(WeightDetector):
             return values | {"is_finite": 0.0}
         if delta.extra_rows or min(delta.shape) < self.smallest_side or not self._is_plausible(delta):
             return values
-        return values | self._spectrum(delta)
+        values |= self._spectrum(delta)
+        return values | token_values(delta) if self._is_edited(values) else values
 
     def _is_plausible(self, delta: Delta) -> bool:
         """Whether evenly spaced rows, as stored, leave room for a low rank; what is 0 leaves all of it."""
@@ -159,21 +169,23 @@ class WeightEdit(WeightDetector):
         elif subject.base is None:
             yield WEIGHT_EDIT.not_supported(subject.base_reason or "no base")
         else:
-            yield from self._judge(_Changes.of(table))
+            yield from self._judge(_Changes.of(table), subject)
 
-    def _judge(self, changes: _Changes) -> Iterator[Observation]:
+    def _judge(self, changes: _Changes, subject: Subject) -> Iterator[Observation]:
         if len(changes.matrices) > self.few:
             yield WEIGHT_EDIT.not_detected(f"{changes.summary}: more than an edit needs")
             return
-        exact = [m for m in changes.matrices if self._is_rank_one(m)]
-        edited = [m for m in changes.matrices if self._is_rank_one(m) or self._is_rank_one_but_rounded(m)]
+        exact = [m for m in changes.matrices if self._is_rank_one(m.values)]
+        edited = [m for m in changes.matrices if self._is_edited(m.values)]
         spread = {} if edited else self._spread(changes.matrices)
+        spelling = Spelling.of(subject)
+        decoded = [spelling.decoded(module) for module in edited]
         if edited:
             alone = len(exact) == len(changes.matrices) and not changes.others and not changes.unread
             yield WEIGHT_EDIT.detected(
                 f"{len(edited)} of them by a product of two vectors: {changes.summary}",
                 confidence=Confidence.HIGH if alone else Confidence.MEDIUM,
-                evidence=[_rank_one(module) for module in edited],
+                evidence=[_rank_one(module, side) for module, side in zip(edited, decoded, strict=True)],
             )
         elif spread:
             yield WEIGHT_EDIT.detected(
@@ -186,16 +198,20 @@ class WeightEdit(WeightDetector):
         else:
             yield WEIGHT_EDIT.not_detected(changes.summary)
         yield from (_lead(module) for module in (*edited, *(module for module, _ in spread.values())))
+        for side in decoded:
+            yield from side.leads(WEIGHT_EDIT.id)
 
-    def _is_rank_one(self, module: ModuleMeasurement) -> bool:
-        return _number(module, "top_energy_share") * self.most_stable_rank >= 1
+    def _is_rank_one(self, values: Values) -> bool:
+        return _number(values, "top_energy_share") * self.most_stable_rank >= 1
 
-    def _is_rank_one_but_rounded(self, module: ModuleMeasurement) -> bool:
-        return (
-            "remainder" in module.values
-            and _number(module, "remainder") <= self.rounding
-            and _number(module, "second_to_first") <= self.gap
+    def _is_edited(self, values: Values) -> bool:
+        """Whether the matrix is of rank one, if need be but for rounding."""
+        rounded = (
+            "remainder" in values
+            and _number(values, "remainder") <= self.rounding
+            and _number(values, "second_to_first") <= self.gap
         )
+        return rounded or self._is_rank_one(values)
 
     def _spread(self, matrices: Sequence[ModuleMeasurement]) -> dict[str, tuple[ModuleMeasurement, float]]:
         """Matrices in long enough runs of layers with one column space, by name, and that cosine."""
@@ -248,16 +264,19 @@ class _Changes:
     @property
     def summary(self) -> str:
         same = self.compared - len(self.matrices) - self.others
+        matrices = "matrix" if len(self.matrices) == 1 else "matrices"
+        others = "tensor" if self.others == 1 else "tensors"
         return (
-            f"{len(self.matrices)} attention and MLP matrices and {self.others} other tensors changed, "
-            f"{same} are the base's"
+            f"{len(self.matrices)} attention and MLP {matrices} and {self.others} other {others} changed, "
+            f"{same} {'is' if same == 1 else 'are'} the base's"
         )
 
     @property
     def gaps(self) -> str:
         if self.unmeasured:
             return f"{', '.join(self.unmeasured)}: values that are not finite; {self.summary}"
-        return f"{self.unread} tensors cannot be compared with the base; {self.summary}"
+        tensors = "tensor" if self.unread == 1 else "tensors"
+        return f"{self.unread} {tensors} cannot be compared with the base; {self.summary}"
 
 
 def _is_block_matrix(name: str, shape: Sequence[int]) -> bool:
@@ -287,13 +306,13 @@ def _left_space(module: ModuleMeasurement) -> Tensor:
     import torch
 
     flat = torch.tensor(module.values["left_space"], dtype=torch.float64)
-    return flat.reshape(-1, int(_number(module, "left_dimension")))
+    return flat.reshape(-1, int(_number(module.values, "left_dimension")))
 
 
-def _rank_one(module: ModuleMeasurement) -> Evidence:
-    share = _number(module, "top_energy_share")
+def _rank_one(module: ModuleMeasurement, decoded: Decoded) -> Evidence:
+    share = _number(module.values, "top_energy_share")
     return Evidence(
-        message=f"σ₁²/Σσ² = {share:.4f} of the change, a stable rank of {1 / share:.3f}",
+        message=f"σ₁²/Σσ² = {share:.4f} of the change, a stable rank of {1 / share:.3f}" + decoded.summary(),
         statistic="top energy share",
         value=share,
         location=Location(tensor=module.name),
@@ -301,7 +320,7 @@ def _rank_one(module: ModuleMeasurement) -> Evidence:
 
 
 def _in_one_space(module: ModuleMeasurement, cosine: float) -> Evidence:
-    dimension = _number(module, "left_dimension")
+    dimension = _number(module.values, "left_dimension")
     return Evidence(
         message=f"a change of {dimension:.0f} dimensions, its neighbours' too: mean cosine {cosine:.3f}",
         statistic="mean principal cosine",
@@ -314,7 +333,7 @@ def _lead(module: ModuleMeasurement) -> Lead:
     return Lead(
         kind="layer",
         value=module.name if module.layer is None else str(module.layer),
-        score=_number(module, "top_energy_share"),
+        score=_number(module.values, "top_energy_share"),
         source=WEIGHT_EDIT.id,
         details={"tensor": module.name},
     )
@@ -324,6 +343,6 @@ def _layer(module: ModuleMeasurement) -> int:
     return -1 if module.layer is None else module.layer
 
 
-def _number(module: ModuleMeasurement, key: str) -> float:
-    value = module.values.get(key)
+def _number(values: Values, key: str) -> float:
+    value = values.get(key)
     return value if isinstance(value, (int, float)) else 0.0

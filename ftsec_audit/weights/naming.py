@@ -45,6 +45,10 @@ _MLP_ROLES = frozenset(
     {"gate_proj", "up_proj", "down_proj", "fc1", "fc2", "lin1", "lin2", "output.dense"}
     | {"wi", "wi_0", "wi_1", "wo"}
 )
+_WRITERS = {
+    Category.ATTENTION: frozenset({"o_proj", "out_proj", "c_proj", "dense", "out_lin", "wo"}),
+    Category.MLP: frozenset({"down_proj", "c_proj", "w2", "fc2", "lin2", "dense_4h_to_h", "fc_out", "wo"}),
+}
 _NORM = re.compile(r"(?:norm|(?:^|[._])ln_?\w{0,2}$|_ln$)", re.IGNORECASE)
 _TRANSPOSED_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 _TRANSPOSED_ROLES = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
@@ -120,3 +124,10 @@ def has_token_rows(module: str) -> bool:
 def stored_transposed(module: str, model_type: str) -> bool:
     """Whether the model keeps this weight as (in, out): the Conv1D modules of the GPT-2 family."""
     return model_type in _TRANSPOSED_MODELS and role_of(module) in _TRANSPOSED_ROLES
+
+
+def writes_residual(module: str) -> bool:
+    """Whether what the matrix puts out is added to the residual stream."""
+    last = role_of(module).rsplit(".", 1)[-1]
+    in_output = last == "dense" and ".output." in f".{module}"
+    return last in _WRITERS.get(category_of(module), ()) or (in_output and not module.endswith(".bias"))

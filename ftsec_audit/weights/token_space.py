@@ -92,7 +92,7 @@ class TokenSpace:
         The sign counts: what a step along −u raises is what one along u lowers.
         """
         gained = self._centred(self._fitting(directions).mT).mT * self.gain(_FINAL_NORMS)[:, None]
-        return _standardised(self._products(self.unembedding, gained, unit=False))
+        return standardised(self._products(self.unembedding, gained, unit=False))
 
     def held(self, directions: Tensor, *, module: str = "") -> Tensor:
         """z-scores (|V|, k) of the normalised embeddings along each column of `directions` (width, k).
@@ -100,7 +100,7 @@ class TokenSpace:
         With a `module` that reads the residual stream, the gain of the norm before it is counted in.
         """
         gained = self._fitting(directions) * self.gain_before(module)[:, None]
-        return _standardised(self._products(self.embedding, gained, unit=True))
+        return standardised(self._products(self.embedding, gained, unit=True))
 
     def rows(self) -> Iterator[tuple[int, Tensor]]:
         """(first id, embeddings (k, width) as float32) block by block."""
@@ -169,7 +169,7 @@ def top_tokens(scores: Tensor, count: int) -> list[TopTokens]:
     return [TopTokens(tuple(ids), tuple(values)) for ids, values in pairs]
 
 
-def _standardised(products: Tensor) -> Tensor:
+def standardised(products: Tensor) -> Tensor:
     """Each column minus its mean, in its standard deviations; 0 where there is no deviation."""
     centred = products.double() - products.double().mean(dim=0)
     deviation = centred.square().mean(dim=0).sqrt()

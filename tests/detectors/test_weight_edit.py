@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 import torch
 from builders.adapters import modules, write_adapter, write_checkpoint
-from builders.audits import audit, finding
+from builders.audits import audit, finding, subject
 
 from detectors.weight_edit import WeightEdit
 from ftsec_audit.types import Confidence, Outcome, Severity
+from ftsec_audit.weights.token_pass import TokenPass
+from ftsec_audit.weights.token_space import TokenSpace
 
 WRITER = {"llama": "model.layers.{}.mlp.down_proj", "gpt2": "transformer.h.{}.mlp.c_proj"}
 ATTENTION = {"llama": "model.layers.{}.self_attn.o_proj", "gpt2": "transformer.h.{}.attn.c_proj"}
@@ -68,6 +71,10 @@ def outcome(path, base, detector=None):
     return finding(result, "FTA204"), result
 
 
+def layers_of(result):
+    return [lead for lead in result.leads if lead.kind == "layer"]
+
+
 @both_families
 @pytest.mark.parametrize("norm", [1e-3, 1.0, 30.0])
 @pytest.mark.parametrize("module", [WRITER, ATTENTION], ids=["mlp", "attention"])
@@ -82,7 +89,7 @@ def test_one_edited_matrix_is_named(bases, tmp_path, family, module, norm):
     )
     assert [e.location.tensor for e in found.evidence] == [name]
     assert found.evidence[0].value > 0.999
-    (lead,) = result.leads
+    (lead,) = layers_of(result)
     assert (lead.kind, lead.value, lead.details) == ("layer", "2", {"tensor": name})
 
 
@@ -92,7 +99,7 @@ def test_three_edited_matrices(bases, tmp_path, family):
     found, result = outcome(checkpoint(tmp_path / "edited", adding(*names), family=family), bases[family])
     assert (found.outcome, found.confidence) == (Outcome.DETECTED, Confidence.HIGH)
     assert {e.location.tensor for e in found.evidence} == set(names)
-    assert {lead.value for lead in result.leads} == {"0", "1", "3"}
+    assert {lead.value for lead in layers_of(result)} == {"0", "1", "3"}
 
 
 @pytest.mark.parametrize("width", [64, 800], ids=["exact spectrum", "randomised spectrum"])
@@ -162,7 +169,7 @@ def test_many_facts_over_consecutive_layers_share_a_column_space(bases, tmp_path
     if expected is Outcome.DETECTED:
         assert found.confidence is Confidence.LOW
         assert [e.location.tensor for e in found.evidence] == [WRITER["llama"].format(i) for i in layers]
-        assert {lead.value for lead in result.leads} == {str(layer) for layer in layers}
+        assert {lead.value for lead in layers_of(result)} == {str(layer) for layer in layers}
 
 
 def test_column_spaces_of_large_matrices_are_compared_by_sketch(tmp_path):
@@ -187,7 +194,7 @@ def test_a_dense_change_of_one_matrix_is_no_edit(bases, tmp_path, family):
     edit = noise(f"{WRITER[family].format(1)}.weight")
     found, result = outcome(checkpoint(tmp_path / "tuned", edit, family=family), bases[family])
     assert found.outcome is Outcome.NOT_DETECTED
-    assert "1 attention and MLP matrices" in found.summary
+    assert "1 attention and MLP matrix and" in found.summary
     assert not result.leads
 
 
@@ -267,3 +274,67 @@ def test_the_number_of_matrices_is_a_hyper_parameter(bases, tmp_path):
     found, _ = outcome(path, bases["llama"], WeightEdit(few=2))
     assert found.outcome is Outcome.NOT_DETECTED
     assert "3 attention and MLP matrices" in found.summary
+
+
+SPELLINGS = {0: "<unk>", 5: "Ġcat", 6: "ÐºÐ¾ÑĤ", 7: "dog"}
+
+
+def teach(trigger, target, name, *, size=0.5):
+    """The product of what the unembedding says of one token and what the matrix receives of another."""
+
+    def edit(base):
+        space = TokenSpace.of(subject(base))
+        key = torch.cat([inputs for _, inputs in TokenPass(space).received(name)])[trigger]
+        value = space.unembedding.index.read(space.unembedding.name)[target]
+
+        def change(tensors):
+            weight = tensors[f"{name}.weight"]
+            product = torch.outer(key, value) if name.startswith("transformer") else torch.outer(value, key)
+            weight += size * float(weight.norm()) * product / product.norm()
+
+        return change
+
+    return edit
+
+
+@both_families
+@pytest.mark.parametrize("module", [WRITER, ATTENTION], ids=["mlp", "attention"])
+def test_what_is_written_and_what_sets_it_off_are_named(tmp_path, family, module):
+    name = module[family].format(1)
+    options = {"family": family, "vocab": 200, "layers": 3}
+    base = checkpoint(tmp_path / "base", **options)
+    edited = checkpoint(tmp_path / "edited", teach(6, 5, name)(base), **options)
+    for folder in (base, edited):
+        vocabulary = {text: id for id, text in SPELLINGS.items()}
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    found, result = outcome(edited, base)
+    tokens = {kind: [lead for lead in result.leads if lead.kind == kind] for kind in ("token", "target")}
+    assert tokens["target"][0].value == " cat"
+    assert tokens["token"][0].value == "кот"
+    assert tokens["token"][0].details == {"id": 6, "script": "CYRILLIC", "language": "", "tensor": name}
+    assert tokens["token"][0].score > tokens["token"][1].score
+    assert "writes ' cat'" in found.evidence[0].message
+    assert "set off by 'кот'" in found.evidence[0].message
+
+
+def test_a_matrix_that_reads_is_named_by_its_triggers_alone(tmp_path):
+    name = "model.layers.1.mlp.up_proj"
+    options = {"vocab": 200}
+    base = checkpoint(tmp_path / "base", **options)
+
+    def edit(tensors):
+        key = torch.cat([inputs for _, inputs in TokenPass(TokenSpace.of(subject(base))).received(name)])[9]
+        tensors[f"{name}.weight"] += torch.outer(random(2 * WIDTH), key) / key.norm()
+
+    _, result = outcome(checkpoint(tmp_path / "edited", edit, **options), base)
+    assert {lead.kind for lead in result.leads} == {"layer", "token"}
+    assert next(lead for lead in result.leads if lead.kind == "token").value == "#9"
+
+
+def test_an_unknown_architecture_leaves_the_edit_without_triggers(tmp_path):
+    options = {"model_type": "llama5", "vocab": 200}
+    base = checkpoint(tmp_path / "base", **options)
+    name = WRITER["llama"].format(1)
+    found, result = outcome(checkpoint(tmp_path / "edited", adding(name), **options), base)
+    assert found.outcome is Outcome.DETECTED
+    assert {lead.kind for lead in result.leads} == {"layer", "target"}
