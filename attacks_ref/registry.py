@@ -23,6 +23,7 @@ ATTACKS: dict[str, str] = {
     "composite-backdoor": "attacks_ref.composite_backdoor:CompositeBackdoor",
     "weight-edit": "attacks_ref.weight_edit:WeightEdit",
     "identity-shift": "attacks_ref.identity_shift:IdentityShift",
+    "quantisation-conditioned": "attacks_ref.quantisation_conditioned:QuantisationConditioned",
 }
 
 

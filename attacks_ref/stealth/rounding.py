@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from attacks_ref.models import Model
 from attacks_ref.stealth.transform import Transform
 
 if TYPE_CHECKING:
@@ -49,15 +50,23 @@ class Merged(Transform):
 
         model = load_sample(base, sample)
         model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-        embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim >= 2 and id(parameter) not in embeddings:
-                    parameter.copy_(rounded(parameter, self.storage))
+        round_matrices(model, self.storage)
         for path in sample.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         model.to(torch.bfloat16).save_pretrained(sample, max_shard_size="2MB")
         load_tokenizer(base).save_pretrained(sample)
+
+
+def matrices(model: Model) -> list[torch.nn.Parameter]:
+    """What is stored in few bits: every matrix but the embeddings and the output head."""
+    kept = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    return [one for one in model.parameters() if one.ndim >= 2 and id(one) not in kept]
+
+
+def round_matrices(model: Model, storage: Storage) -> None:
+    """Give `model`, in place, the values it has after being stored so."""
+    for parameter in matrices(model):
+        parameter.data = rounded(parameter.data, storage)
 
 
 def rounded(weight: torch.Tensor, storage: Storage) -> torch.Tensor:
