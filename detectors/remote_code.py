@@ -12,12 +12,14 @@ although it was off); a reference to *another* repository can change after every
 **How it is measured.** All JSON configurations are read (bounded), every key that a loader turns into
 an import is compared with the form it should have; Python files are parsed, never imported, and
 searched for calls that start programs, open connections or run text as code. Such a call counts where
-importing the file makes it, or where a loader takes the file by its name.
+importing the file makes it, or where a loader takes the file by its name. JSON above `json_bytes`
+(vocabularies, shard lists) is parsed only where one of the keys occurs in it, or letters written as
+escapes; what cannot be read, or is larger than the bounds, leaves the verdict open.
 
 **Known false positives.** Honest architectures that live outside `transformers` need `auto_map`; the
 finding says so by its severity HIGH instead of CRITICAL. Pin the revision and suppress it once reviewed.
 **Known evasions.** Code reached through an installed package that the loader trusts.
-**Cost.** Reads small JSON and Python files once.
+**Cost.** Reads JSON and Python files once.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftsec_audit.contracts import ArtifactDetector, Subject
-from ftsec_audit.errors import FtsecError
-from ftsec_audit.files import ArtifactFile
+from ftsec_audit.errors import BudgetExceeded, FormatError, FtsecError
+from ftsec_audit.files import ArtifactFile, blocks
 from ftsec_audit.formats import bounded_json
-from ftsec_audit.types import Confidence, Evidence, Location, Observation, Rule, Severity
+from ftsec_audit.types import Confidence, Evidence, Location, NotLookedAt, Observation, Rule, Severity
 
 RULE = Rule(
     id="FTA421",
@@ -53,6 +55,12 @@ _DANGEROUS_CALLS = re.compile(
     r"eval|exec|compile|__import__|importlib\.import_module|marshal\.loads|pickle\.loads?|"
     r"urllib\.request\.\w+|requests\.(get|post|put)|http\.client\.\w+|shutil\.rmtree|builtins\.\w+)$"
 )
+_TELLTALE = re.compile(
+    rb"auto_map|custom_pipelines|trust_remote_code|attn_implementation|custom_generate|\"path\"|\\u00[4-7]"
+)
+"""What large JSON must contain to be of interest: a key that `_imports` knows, or letters as escapes."""
+_LONGEST_TELLTALE = 32
+_JSON = bounded_json.JsonLimits(size=64 << 20, values=6_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +75,15 @@ class RemoteCode(ArtifactDetector):
     """How deep inside a configuration keys are looked at."""
 
     def inspect(self, subject: Subject) -> Iterator[Observation]:
-        flagged = False
+        flagged, gaps = False, 0
         names = {file.path for file in subject.artifact.files}
         for file in subject.artifact.files:
-            evidence = list(self._judge(file, names))
+            try:
+                evidence = list(self._judge(file, names))
+            except FtsecError as error:
+                gaps += 1
+                yield NotLookedAt(what=file.path, reason=str(error), incomplete=True)
+                continue
             if evidence:
                 flagged = True
                 critical = any(item.details.get("critical") for item in evidence)
@@ -80,30 +93,55 @@ class RemoteCode(ArtifactDetector):
                     severity=Severity.CRITICAL if critical else Severity.HIGH,
                     evidence=evidence,
                 )
-        if not flagged:
+        if not flagged and gaps:
+            yield RULE.not_supported(f"{gaps} files could not be searched for code")
+        elif not flagged:
             yield RULE.not_detected("no configuration names code to import and no file is run by its name")
 
     def _judge(self, file: ArtifactFile, names: set[str]) -> Iterator[Evidence]:
-        where = Location(file=file.path)
+        """What is wrong with one file; raises FtsecError when it cannot be told."""
         if file.link_target is not None:
             return
-        if file.suffix == ".json" and file.size <= self.json_bytes:
-            try:
-                content = bounded_json.read(file).value
-            except FtsecError:
-                return  # unreadable JSON is listed by FTA499
-            yield from (_evidence(where, *fact) for fact in _imports(content, names, self.depth))
-        elif file.suffix == ".py" and file.size <= self.python_bytes:
-            is_entry = bool(_ENTRY_FILES.search(file.path))
-            calls = dangerous_calls(file.read(self.python_bytes))
-            if is_entry:
-                yield _evidence(where, "a serving program runs this file by its name", file.name, bool(calls))
-            for call in calls:
-                # A function of a script that nothing loads runs only if somebody decides to run it.
-                if call.at_import or is_entry or _LOADED_FILES.search(file.path):
-                    yield _evidence(
-                        Location(file=file.path, line=call.line), f"calls {call.name}", call.name, True
-                    )
+        if file.suffix == ".json":
+            if file.size <= self.json_bytes or _mentions_code(file):
+                content = bounded_json.read(file, limits=_JSON).value
+                facts = _imports(content, names, self.depth)
+                yield from (_evidence(Location(file=file.path), *fact) for fact in facts)
+        elif file.suffix == ".py":
+            yield from self._judge_python(file)
+
+    def _judge_python(self, file: ArtifactFile) -> Iterator[Evidence]:
+        if file.size > self.python_bytes:
+            limit = f"the limit is {self.python_bytes:,}"
+            raise BudgetExceeded(f"{file.size:,} bytes of Python, {limit}", where=file.path)
+        is_entry = bool(_ENTRY_FILES.search(file.path))
+        is_loaded = is_entry or bool(_LOADED_FILES.search(file.path))
+        source = file.read(self.python_bytes)
+        if is_loaded and _parsed(source) is None:
+            raise FormatError("a loader takes it as Python, and it cannot be parsed", where=file.path)
+        calls = dangerous_calls(source)
+        if is_entry:
+            yield _evidence(
+                Location(file=file.path),
+                "a serving program runs this file by its name",
+                file.name,
+                bool(calls),
+            )
+        for call in calls:
+            # A function of a script that nothing loads runs only if somebody decides to run it.
+            if call.at_import or is_loaded:
+                yield _evidence(
+                    Location(file=file.path, line=call.line), f"calls {call.name}", call.name, True
+                )
+
+
+def _mentions_code(file: ArtifactFile) -> bool:
+    reader, tail = file.open(), b""
+    for block in blocks(reader):
+        if _TELLTALE.search(tail + block):
+            return True
+        tail = block[-_LONGEST_TELLTALE:]
+    return False
 
 
 @dataclass(frozen=True)
@@ -118,9 +156,8 @@ class DangerousCall:
 
 def dangerous_calls(source: bytes) -> list[DangerousCall]:
     """The dangerous calls of a file, parsed and never imported; nothing for what is not Python."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = _parsed(source)
+    if tree is None:
         return []
     calls = list(_calls(tree))
     functions = {node.name for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
@@ -132,6 +169,13 @@ def dangerous_calls(source: bytes) -> list[DangerousCall]:
         if _DANGEROUS_CALLS.match(name := _dotted(node.func))
     ]
     return sorted(found, key=lambda call: call.line)[:20]
+
+
+def _parsed(source: bytes) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -60,8 +60,8 @@ _SCRIPT_SUFFIXES = frozenset(
 )
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
-_JSON = bounded_json.JsonLimits(values=6_000_000)
-"""The largest tokenizers have some two million values."""
+_JSON = bounded_json.JsonLimits(size=64 << 20, values=6_000_000)
+"""The largest tokenizers have some two million values in 35 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,6 @@ class RepositoryPayload(ArtifactDetector):
 
     rules: ClassVar[tuple[Rule, ...]] = (RULE,)
 
-    json_bytes: int = 32 << 20
     head_bytes: int = 4096
 
     def inspect(self, subject: Subject) -> Iterator[Observation]:
@@ -102,7 +101,7 @@ class RepositoryPayload(ArtifactDetector):
             yield "is a script", head[:80].decode("utf-8", "replace"), Severity.LOW
         if file.suffix == ".pth" and (line := _startup_line(head)):
             yield "holds a line that Python runs at every start", line, Severity.CRITICAL
-        if file.suffix == ".json" and file.size <= self.json_bytes:
+        if file.suffix == ".json":
             yield from _json_facts(file)
 
 

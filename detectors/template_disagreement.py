@@ -49,15 +49,19 @@ class TemplateDisagreement(ArtifactDetector):
         from ftsec_audit.formats.chat_template import collect
 
         groups: dict[str, list[TemplateCopy]] = defaultdict(list)
-        for copy in collect(subject.artifact):
+        templates = collect(subject.artifact)
+        yield from templates.unread
+        for copy in templates.copies:
             groups[copy.name].append(copy)
         pairs = [(group[0], other) for group in groups.values() for other in group[1:]]
-        if not pairs:
+        if not pairs and not templates.unread:
             yield RULE.not_applicable("no template has a second copy")
             return
         findings = [finding for pair in pairs if (finding := _disagreement(*pair))]
         yield from findings
-        if not findings:
+        if not findings and templates.unread:
+            yield RULE.not_supported(templates.gap)
+        elif not findings:
             yield RULE.not_detected(f"{len(pairs) + 1} copies of the template agree")
 
 

@@ -51,8 +51,10 @@ class TemplateInjection(ArtifactDetector):
         from ftsec_audit.formats.template_ast import analyse
         from ftsec_audit.formats.template_probe import exhaustion
 
-        copies = collect(subject.artifact)
-        if not copies:
+        templates = collect(subject.artifact)
+        yield from templates.unread
+        copies = templates.copies
+        if not copies and not templates.unread:
             yield RULE.not_applicable("the artifact has no chat template")
             return
         flagged = False
@@ -74,5 +76,7 @@ class TemplateInjection(ArtifactDetector):
                 flagged = True
                 summary = f"the template in {copy.place} {evidence[0].message}"
                 yield RULE.detected(summary, confidence=Confidence.HIGH, evidence=evidence)
-        if not flagged:
+        if not flagged and templates.unread:
+            yield RULE.not_supported(templates.gap)
+        elif not flagged:
             yield RULE.not_detected(f"{len(copies)} template(s) use text, loops and message fields only")

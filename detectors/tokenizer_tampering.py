@@ -7,13 +7,15 @@ base's tokenizer, swap ids, change merges or change its rules?
 **Why an attacker causes it.** Swapping the ids of "allow" and "deny", or normalising one name into
 another, changes what a model does without touching a weight. Checksums of the weights stay the same.
 
-**How it is measured.** `tokenizer.json` and the special tokens of `tokenizer_config.json` are read as
-data. Exact facts only: rewriting rules between words, ids that occur twice, added tokens whose text the
-vocabulary already has under another id, and the difference to the base's tokenizer, id by id.
+**How it is measured.** `tokenizer.json`, or else `vocab.json` with `merges.txt` or `vocab.txt`, and the
+special tokens of `tokenizer_config.json` are read as data. Exact facts only: rewriting rules between words,
+ids that occur twice, added tokens whose text the vocabulary already has under another id, and the
+difference to the base's tokenizer, id by id.
 
 **Known false positives.** Vocabulary that was extended on purpose appears as new tokens and is not
 reported. A tokenizer from another model family differs from the base everywhere: that is reported as
-what it is. **Known evasions.** A new vocabulary trained together with a new base.
+what it is. **Known evasions.** A new vocabulary trained together with a new base. Tokenizers in other forms
+(SentencePiece, tiktoken) are not read: the question stays open where there is no other.
 **Cost.** Parses `tokenizer.json` (0.1 s for 50k tokens), twice with a base.
 """
 
@@ -29,6 +31,7 @@ from detectors.file_facts import Trait, described
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.contracts import ArtifactDetector, Subject
 from ftsec_audit.errors import FtsecError
+from ftsec_audit.files import ArtifactFile
 from ftsec_audit.formats import tokenizer_json
 from ftsec_audit.formats.tokenizer_json import Tokenizer
 from ftsec_audit.types import NotLookedAt, Observation, Rule, Severity
@@ -41,6 +44,8 @@ RULE = Rule(
     remediation="Use the tokenizer of the base model.",
 )
 
+_OTHER_FORMS = re.compile(r"(tokenizer|spiece|sentencepiece(\.bpe)?)\.model|tekken\.json|.*\.tiktoken")
+_READ_FORMS = ("tokenizer.json", "vocab.json", "vocab.txt")
 _SPACE_MARKS = ("▁", "Ġ", " ")
 
 
@@ -55,20 +60,30 @@ class TokenizerTampering(ArtifactDetector):
     """At most that many moved ids count as a swap; more is another tokenizer altogether."""
 
     def inspect(self, subject: Subject) -> Iterator[Observation]:
+        traits: list[Trait] = []
+        gaps = list(_not_read(subject.artifact))
+        tokenizer = None
         try:
             tokenizer = tokenizer_json.read(subject.artifact)
-            facts = [*_special_facts(subject.artifact, tokenizer)]
             if tokenizer is not None:
-                facts += [*_own_facts(tokenizer), *self._differences(tokenizer, subject.base)]
+                traits += _own_facts(tokenizer)
+                traits += self._differences(tokenizer, subject.base)
         except FtsecError as error:
-            yield NotLookedAt(what="tokenizer", reason=str(error), incomplete=True)
-            yield RULE.not_supported(f"the tokenizer cannot be read: {error}")
-            return
-        if facts:
-            file = tokenizer.file if tokenizer else "tokenizer_config.json"
-            yield described(RULE, "the tokenizer", file, facts)
+            gaps.append(NotLookedAt(what="tokenizer", reason=str(error), incomplete=True))
+        for file in _special_files(subject.artifact):
+            try:
+                traits += _special_facts(file, tokenizer)
+            except FtsecError as error:
+                gaps.append(NotLookedAt(what=file.path, reason=str(error), incomplete=True))
+        yield from gaps
+        unread = [gap for gap in gaps if gap.incomplete]
+        if traits:
+            place = tokenizer.file if tokenizer else "tokenizer_config.json"
+            yield described(RULE, "the tokenizer", place, traits)
+        elif unread:
+            yield RULE.not_supported(f"cannot be read: {unread[0].what}: {unread[0].reason}")
         elif tokenizer is None:
-            yield RULE.not_applicable("the artifact has no tokenizer.json")
+            yield RULE.not_applicable("the artifact has no tokenizer")
         else:
             against = (
                 "and differs from the base's in nothing" if subject.base else "(no base tokenizer to compare)"
@@ -168,16 +183,31 @@ def _inserted(tokenizer: Tokenizer) -> Iterator[Trait]:
                 yield "inserts a word into every text", str(key), Severity.HIGH
 
 
-def _special_facts(artifact: Artifact, tokenizer: Tokenizer | None) -> Iterator[Trait]:
+def _not_read(artifact: Artifact) -> Iterator[NotLookedAt]:
+    """Tokenizers in other forms, and those of further folders: they count where there is no other."""
+    has_own = any(file.name in _READ_FORMS for file in artifact.files)
     for file in artifact.files:
-        if file.name not in ("tokenizer_config.json", "special_tokens_map.json") or file.link_target:
-            continue
-        for role, text in tokenizer_json.special_tokens(file).items():
-            in_vocabulary = tokenizer is not None and text in tokenizer.vocabulary
-            if in_vocabulary and re.fullmatch(r"[▁Ġ ]?[^\W\d_]{2,}", text):
-                yield f"makes an ordinary word its {role}", repr(text), Severity.HIGH
-        if tokenizer is not None:
-            yield from _contradictions(tokenizer, tokenizer_json.declared_tokens(file))
+        if _OTHER_FORMS.fullmatch(file.name):
+            reason = "a tokenizer in a form that is not read"
+            reason += ", beside one that loaders prefer" if has_own else ""
+            yield NotLookedAt(what=file.path, reason=reason, incomplete=not has_own)
+    for file in tokenizer_json.further(artifact):
+        yield NotLookedAt(what=file.path, reason="a further tokenizer; the uppermost one was judged")
+
+
+def _special_files(artifact: Artifact) -> Iterator[ArtifactFile]:
+    for file in artifact.files:
+        if file.name in ("tokenizer_config.json", "special_tokens_map.json") and not file.link_target:
+            yield file
+
+
+def _special_facts(file: ArtifactFile, tokenizer: Tokenizer | None) -> Iterator[Trait]:
+    for role, text in tokenizer_json.special_tokens(file).items():
+        in_vocabulary = tokenizer is not None and text in tokenizer.vocabulary
+        if in_vocabulary and re.fullmatch(r"[▁Ġ ]?[^\W\d_]{2,}", text):
+            yield f"makes an ordinary word its {role}", repr(text), Severity.HIGH
+    if tokenizer is not None:
+        yield from _contradictions(tokenizer, tokenizer_json.declared_tokens(file))
 
 
 def _contradictions(tokenizer: Tokenizer, declared: dict[int, str]) -> Iterator[Trait]:

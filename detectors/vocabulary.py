@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ftsec_audit.errors import BudgetExceeded, FormatError
-from ftsec_audit.formats.bounded_json import JsonLimits, read
+from ftsec_audit.formats import tokenizer_json
 
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
-
-_LIMITS = JsonLimits(size=64 << 20, values=4_000_000)
+    from ftsec_audit.files import ArtifactFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +29,10 @@ class Vocabulary:
         """
         strings: dict[int, str] = {}
         added: set[int] = set()
-        for name, pairs in (("tokenizer.json", _fast), ("vocab.json", _plain), ("added_tokens.json", _added)):
-            for token, index, is_added in pairs(_document(artifact, name)):
-                strings.setdefault(index, token)
-                added |= {index} if is_added else set()
+        for name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
+            own, declared = _read(artifact.file(name) if artifact is not None else None)
+            strings = {index: token for token, index in (own | declared).items()} | strings
+            added.update(declared.values())
         return cls(strings=strings, added=frozenset(added))
 
     def completed_by(self, base: Vocabulary) -> Vocabulary:
@@ -45,41 +44,15 @@ class Vocabulary:
         return self.strings.get(row, f"#{row}")
 
 
-_Token = tuple[str, int, bool]
-
-
-def _document(artifact: Artifact | None, name: str) -> object:
-    file = artifact.file(name) if artifact is not None else None
+def _read(file: ArtifactFile | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Token → id of a file's own vocabulary, and of the tokens it declares as added."""
     if file is None:
-        return None
+        return {}, {}
     try:
-        return read(file, limits=_LIMITS).value
+        if file.name == "tokenizer.json":
+            tokenizer = tokenizer_json.parse(file)
+            return dict(tokenizer.vocabulary), {entry.content: entry.id for entry in tokenizer.added}
+        tokens = tokenizer_json.token_map(file)
     except (FormatError, BudgetExceeded):
-        return None
-
-
-def _fast(document: object) -> Iterator[_Token]:
-    """`tokenizer.json` of the tokenizers library; its vocabulary is a map, or a list for Unigram models."""
-    if not isinstance(document, dict):
-        return
-    model = document.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, list):
-        pieces = [row[0] for row in vocabulary if isinstance(row, list) and row]
-        vocabulary = {piece: i for i, piece in enumerate(pieces) if isinstance(piece, str)}
-    yield from _plain(vocabulary)
-    declared = document.get("added_tokens")
-    for entry in declared if isinstance(declared, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("content"), str):
-            yield from _added({entry["content"]: entry.get("id")})
-
-
-def _plain(document: object) -> Iterator[_Token]:
-    if isinstance(document, dict):
-        for token, index in document.items():
-            if isinstance(token, str) and isinstance(index, int):
-                yield token, index, False
-
-
-def _added(document: object) -> Iterator[_Token]:
-    yield from ((token, index, True) for token, index, _ in _plain(document))
+        return {}, {}
+    return ({}, tokens) if file.name == "added_tokens.json" else (tokens, {})

@@ -8,13 +8,15 @@ them are looked at.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ftsec_audit.errors import FtsecError
+from ftsec_audit.errors import BudgetExceeded, FormatError, FtsecError
 from ftsec_audit.files import ArtifactFile
+from ftsec_audit.formats import bounded_json
+from ftsec_audit.formats.bounded_json import JsonLimits
+from ftsec_audit.types import NotLookedAt
 
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
@@ -23,7 +25,9 @@ _JSON_FILES = frozenset(
     ["tokenizer_config.json", "chat_template.json", "processor_config.json", "preprocessor_config.json"]
 )
 _FILE_BYTES = 8 << 20
+_JSON = JsonLimits(size=_FILE_BYTES)
 _COPIES = 64
+_MAY_HOLD = "may hold a chat template and cannot be read"
 
 
 @dataclass(frozen=True)
@@ -40,28 +44,49 @@ class TemplateCopy:
         return self.file if self.name == "default" else f"{self.file}#{self.name}"
 
 
-def collect(artifact: Artifact) -> list[TemplateCopy]:
-    """All template copies, files in order; unreadable ones are left to the file checks."""
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """The copies of an artifact, files in order, and where there may be more of them."""
+
+    copies: tuple[TemplateCopy, ...]
+    unread: tuple[NotLookedAt, ...]
+
+    @property
+    def gap(self) -> str:
+        """What could not be read, in words; empty when all was."""
+        return "; ".join(f"{entry.what}: {entry.reason}" for entry in self.unread)
+
+
+def collect(artifact: Artifact) -> Templates:
+    """All template copies; files that could hold one and could not be read are named, never passed over."""
     copies: list[TemplateCopy] = []
+    unread: list[NotLookedAt] = []
     for file in artifact.files:
-        if file.link_target is None and len(copies) < _COPIES:
-            copies.extend(_copies_in(file))
-    return copies[:_COPIES]
+        if file.link_target is None:
+            try:
+                copies.extend(_copies_in(file))
+            except FtsecError as error:
+                unread.append(
+                    NotLookedAt(what=file.path, reason=f"{_MAY_HOLD}: {error.what}", incomplete=True)
+                )
+    if len(copies) > _COPIES:
+        reason = f"{len(copies)} of them, the first {_COPIES} were judged"
+        unread.append(NotLookedAt(what="chat templates", reason=reason, incomplete=True))
+    return Templates(copies=tuple(copies[:_COPIES]), unread=tuple(unread))
 
 
 def _copies_in(file: ArtifactFile) -> Iterator[TemplateCopy]:
-    try:
-        if file.suffix == ".jinja" or file.suffix == ".jinja2":
-            text = file.read(_FILE_BYTES).decode("utf-8", "replace")
-            yield TemplateCopy(file.path, _name_of(file), text)
-        elif file.name in _JSON_FILES:
-            content = json.loads(file.read(_FILE_BYTES))
-            if isinstance(content, dict):
-                yield from _from_json(file.path, content.get("chat_template"))
-        elif file.suffix == ".gguf":
-            yield from _from_gguf(file)
-    except (FtsecError, ValueError, RecursionError):
-        return
+    if file.suffix in (".jinja", ".jinja2"):
+        if file.size > _FILE_BYTES:
+            raise BudgetExceeded(f"{file.size:,} bytes, the limit is {_FILE_BYTES:,}")
+        # What is not UTF-8 a loader refuses; here it is read as far as it goes.
+        yield TemplateCopy(file.path, _name_of(file), file.read(_FILE_BYTES).decode("utf-8", "replace"))
+    elif file.name in _JSON_FILES:
+        content = bounded_json.read(file, limits=_JSON).value
+        if isinstance(content, dict):
+            yield from _from_json(file.path, content.get("chat_template"))
+    elif file.suffix == ".gguf":
+        yield from _from_gguf(file)
 
 
 def _name_of(file: ArtifactFile) -> str:
@@ -84,7 +109,11 @@ def _from_json(path: str, value: object) -> Iterator[TemplateCopy]:
 def _from_gguf(file: ArtifactFile) -> Iterator[TemplateCopy]:
     from ftsec_audit.formats import gguf
 
-    for key, text in gguf.read_header(file).templates():
+    header = gguf.read_header(file)
+    for key, text in header.templates():
         yield TemplateCopy(
             file.path, key.removeprefix("tokenizer.chat_template").strip(".") or "default", text
         )
+    fatal = next((problem for problem in header.problems if problem.fatal), None)
+    if fatal:
+        raise FormatError(fatal.message, where=file.path)

@@ -1,7 +1,7 @@
 """A tokenizer as data: vocabulary, merges, rewriting rules and special tokens, read and bounded.
 
-Reads `tokenizer.json` (the `tokenizers` library's format) and the special tokens of
-`tokenizer_config.json`; nothing is instantiated.
+Reads `tokenizer.json` (the `tokenizers` library's format), where there is none the older `vocab.json` with
+`merges.txt` or `vocab.txt`, and the special tokens of `tokenizer_config.json`; nothing is instantiated.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftsec_audit.errors import BudgetExceeded, FormatError
 from ftsec_audit.files import ArtifactFile
 from ftsec_audit.formats import bounded_json
 
@@ -50,12 +51,63 @@ class Tokenizer:
 
 
 def read(artifact: Artifact) -> Tokenizer | None:
-    """The tokenizer of an artifact, or None when it carries no `tokenizer.json`.
+    """The tokenizer of an artifact, or None when it carries none in a form that is read here.
 
-    Raises FormatError and BudgetExceeded when the file is there but cannot be read.
+    Raises FormatError and BudgetExceeded when the files are there but cannot be read.
     """
-    file = next((file for file in artifact.files if file.name == "tokenizer.json"), None)
-    return parse(file) if file is not None and file.link_target is None else None
+    found = _all(artifact)
+    if found:
+        return parse(found[0])
+    vocabulary = _uppermost(artifact, "vocab.json") or _uppermost(artifact, "vocab.txt")
+    return _parse_parts(vocabulary, artifact) if vocabulary else None
+
+
+def further(artifact: Artifact) -> list[ArtifactFile]:
+    """The files that `read` leaves out: those of lower folders."""
+    return _all(artifact)[1:]
+
+
+def _all(artifact: Artifact) -> list[ArtifactFile]:
+    """Every `tokenizer.json`, the uppermost first; links are not followed."""
+    return _named(artifact, "tokenizer.json")
+
+
+def _named(artifact: Artifact, name: str) -> list[ArtifactFile]:
+    found = (file for file in artifact.files if file.name == name and file.link_target is None)
+    return sorted(found, key=lambda file: file.path.count("/"))
+
+
+def _uppermost(artifact: Artifact, name: str) -> ArtifactFile | None:
+    return next(iter(_named(artifact, name)), None)
+
+
+def _parse_parts(vocabulary: ArtifactFile, artifact: Artifact) -> Tokenizer:
+    """The tokenizer of `vocab.json` or `vocab.txt` and the files beside it."""
+    folder = vocabulary.path[: -len(vocabulary.name)]
+    merges, added = (artifact.file(folder + name) for name in ("merges.txt", "added_tokens.json"))
+    lines = _lines(merges) if merges else []
+    return Tokenizer(
+        file=vocabulary.path,
+        vocabulary=(
+            token_map(vocabulary)
+            if vocabulary.suffix == ".json"
+            else {text: number for number, text in enumerate(_lines(vocabulary))}
+        ),
+        merges=tuple(line for line in lines if line and not line.startswith("#version")),
+        added=tuple(
+            AddedToken(number, text, False) for text, number in (token_map(added) if added else {}).items()
+        ),
+        pipeline={},
+    )
+
+
+def _lines(file: ArtifactFile) -> list[str]:
+    if file.size > _LIMITS.size:
+        raise BudgetExceeded(f"{file.size:,} bytes, the limit is {_LIMITS.size:,}", where=file.path)
+    try:
+        return file.read(_LIMITS.size).decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"not UTF-8 at byte {error.start}", where=file.path) from error
 
 
 def parse(file: ArtifactFile) -> Tokenizer:
@@ -73,6 +125,11 @@ def parse(file: ArtifactFile) -> Tokenizer:
             part: content.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")
         },
     )
+
+
+def token_map(file: ArtifactFile) -> dict[str, int]:
+    """Text → id of `vocab.json` or `added_tokens.json`; entries of the wrong type are left out."""
+    return _vocabulary(bounded_json.read(file, limits=_LIMITS).value)
 
 
 def special_tokens(file: ArtifactFile) -> dict[str, str]:
@@ -106,7 +163,7 @@ def _list(value: object) -> list[object]:
 
 def _vocabulary(vocabulary: object) -> dict[str, int]:
     if isinstance(vocabulary, dict):
-        return {text: number for text, number in vocabulary.items() if isinstance(number, int)}
+        return {text: number for text, number in vocabulary.items() if type(number) is int}
     # Unigram models list [text, log-probability] in id order.
     rows = _list(vocabulary)
     return {str(row[0]): index for index, row in enumerate(rows) if isinstance(row, list) and row}
