@@ -8,9 +8,9 @@ bytes cannot hold?
 a scanner give up before it reaches the payload.
 
 **How it is decided.** Every reader is bounded and says which bound was met: decompression above 96 MiB at a
-ratio above 200, 20,000 archive members, memo indices beyond the opcodes read, operands and arrays beyond the
-file, integers of more than 4,300 digits, 10,000 nested marks, objects whose expanded size is 1,000 times
-their own and above 5·10⁷ parts.
+ratio above 200, 20,000 archive members or 32 MiB of their names, memo indices beyond the opcodes read,
+operands and arrays beyond the file, integers of more than 4,300 digits, 10,000 nested marks, objects whose
+expanded size is 1,000 times their own and above 5·10⁷ parts.
 
 **Known false positives.** Archives of all-zero tensors packed above a ratio of 200.
 **Known evasions.** Memory that a loader allocates by design, e.g. for a large but honest tensor.

@@ -41,7 +41,8 @@ def read_zip(walk: Walk, place: Place) -> None:
     for oddity in directory.oddities:
         _note(walk, place, oddity)
     if directory.cut or directory.claimed > walk.limits.unpack.members:
-        message = f"{directory.claimed:,} members, more than {walk.limits.unpack.members:,} are not read"
+        read = f"{len(directory.members):,} were read"
+        message = f"a directory of {directory.claimed:,} members, of which {read}"
         walk.note(walk.facts.bombs, "members", message, Severity.HIGH, place.member)
     _gaps(walk, place, directory)
     names = {member.name for member in directory.members}

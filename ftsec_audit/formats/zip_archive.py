@@ -29,6 +29,8 @@ _UTF8 = 1 << 11
 _ENCRYPTED = 1 << 0
 _KNOWN_FLAGS = 0b110 | _DESCRIPTOR | _UTF8  # compression options, descriptor, UTF-8 names
 _SYMLINK = 0o120000
+DIRECTORY_BYTES = 32 << 20
+"""The longest directory that is followed, here and by `zip_members`: names alone can be gigabytes."""
 METHODS = {0: "stored", 8: "deflate", 12: "bzip2", 14: "lzma"}
 
 
@@ -70,7 +72,7 @@ class ZipDirectory:
     claimed: int = 0
     """Entries the end record claims."""
     cut: bool = False
-    """Whether there are more members than the limit."""
+    """Whether the directory goes on after the limit on members or bytes."""
     gaps: list[tuple[int, int]] = field(default_factory=list)
     """(offset, length) of bytes that belong to no member or record."""
 
@@ -155,7 +157,7 @@ def _read_entries(reader: ByteReader, end: _End, directory: ZipDirectory, max_me
     directory.claimed += end.count
     at, seen = end.start + end.shift, 0
     while at + 46 <= end.offset and seen < end.count:
-        if len(directory.members) >= max_members:
+        if len(directory.members) >= max_members or at - end.start - end.shift >= DIRECTORY_BYTES:
             directory.cut = True
             return
         fixed = reader.read_at(at, 46)

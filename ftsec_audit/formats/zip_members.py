@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ftsec_audit.errors import BudgetExceeded, FormatError, Unsupported
 from ftsec_audit.files import ArtifactFile, ByteReader, MemoryBytes
+from ftsec_audit.formats.zip_archive import DIRECTORY_BYTES
 
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -30,7 +31,7 @@ class ZipLimits:
     """Bounds for one archive; a checkpoint shard has a member per storage."""
 
     members: int = 100_000
-    directory_bytes: int = 32 << 20
+    directory_bytes: int = DIRECTORY_BYTES
     inflated_bytes: int = 1 << 30
     """The largest compressed member that is unpacked, into memory."""
 
