@@ -25,6 +25,7 @@ DETECTORS: tuple[str, ...] = (
     "undeclared_change:UndeclaredChange",
     "damaged_weights:DamagedWeights",
     "unread_tensors:UnreadTensors",
+    "rival_weights:RivalWeights",
     # FTA2xx spectral
     "spectral_signature:SpectralSignature",
     "module_outlier:ModuleOutlier",
@@ -48,6 +49,8 @@ DETECTORS: tuple[str, ...] = (
     "onnx_reference:OnnxReference",
     "foreign_format:ForeignFormat",
     "unreadable_file:UnreadableFile",
+    # FTA5xx backdoor behaviour
+    "trigger:TriggerSearch",
 )
 
 

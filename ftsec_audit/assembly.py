@@ -57,6 +57,7 @@ def _not_looked_at(subject: Subject, card: ArtifactCard) -> Iterator[NotLookedAt
     """What no detector was shown."""
     artifact = subject.artifact
     for path in artifact.unexamined:
+        # Those that a loader could take instead of the measured ones are rule FTA108's, which compares them.
         reason = "further weights; those of the model above were measured, these only checked as a file"
         yield NotLookedAt(what=path, reason=reason)
     is_folder = artifact.local_dir is not None or len(artifact.files) > 1
