@@ -136,7 +136,7 @@ class WeightEdit(WeightDetector):
         import torch
 
         side = min(delta.shape)  # no orientation has fewer rows
-        after, before = delta.rows(range(0, side, math.ceil(side / self.sampled)))
+        after, before = delta.stored_rows(range(0, side, math.ceil(side / self.sampled)))
         assert before is not None
         energies = torch.linalg.svdvals(after.double() - before.double()).square()
         return bool(energies[: self.directions].sum() >= self.plausible * energies.sum())

@@ -16,6 +16,7 @@ from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
 from ftsec_audit.weights.moments import Moments, Source
 from ftsec_audit.weights.naming import Category, category_of, has_token_rows, layer_of, role_of
+from ftsec_audit.weights.stored_columns import columns
 from ftsec_audit.weights.token_space import TokenSpace
 
 
@@ -173,12 +174,21 @@ class Delta:
         Rows are numbered as in `changed_rows`. Raises NotApplicable for factored changes, whose rows
         after the change are not stored, and IndexError for rows that not both have.
         """
-        if not isinstance(self._measured, Dense):
-            raise NotApplicable(f"{self.name} is stored as factors, not as rows")
+        change = self._dense
         if self.row_numbers is not None:
             positions = {number: position for position, number in enumerate(self.row_numbers)}
             indices = [positions.get(index, -1) for index in indices]
-        return self._measured.source.rows(indices)
+        return columns(change.source, indices) if change.transposed else change.source.rows(indices)
+
+    def stored_rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Rows as the file has them, whatever the orientation: cheap, where any will do. Raises as `rows`."""
+        return self._dense.source.rows(indices)
+
+    @property
+    def _dense(self) -> Dense:
+        if not isinstance(self._measured, Dense):
+            raise NotApplicable(f"{self.name} is stored as factors, not as rows")
+        return self._measured
 
     @property
     def _measured(self) -> Change:
