@@ -25,6 +25,7 @@ _COMMANDS = {
     "policy": "Check a policy file.",
     "calibrate": "Build a calibration pack from benign artifacts of your own.",
     "attack": "Build one known-bad reference sample, or its benign twin.",
+    "validate": "Measure every detector on known-bad and benign samples.",
     "cache": "Show or clear the cache of measurements.",
     "doctor": "Show versions, devices, folders and whether the Hub answers.",
 }
