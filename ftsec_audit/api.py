@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
     from ftsec_audit.policy import Policy
+    from ftsec_audit.runner import OpenSessions
+    from ftsec_audit.session import Sessions
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
 
@@ -129,6 +132,9 @@ def scan(
     cache: bool = True,
     progress: Progress | None = None,
     command: str = "",
+    device: str = "auto",
+    seed: int = 0,
+    max_tokens: int | None = None,
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
@@ -171,6 +177,7 @@ def scan(
         max_seconds=max_seconds,
         # To know whether bytes were measured before, all of them would have to be read.
         cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
+        sessions=_opener(subject, device=device, seed=seed, max_tokens=max_tokens, profile=planned.profile),
     )
     report = assemble(
         planned.subject,
@@ -183,6 +190,7 @@ def scan(
     )
     if transfer.requests:
         progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
+    report = replace(report, seed=seed)
     return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
 
 
@@ -287,6 +295,16 @@ def _detector_classes() -> tuple[type[Detector], ...]:
     from detectors.registry import detectors
 
     return detectors()
+
+
+def _opener(subject: Subject, **options: Any) -> OpenSessions:
+    """Opens the subject's model and its base when the runner asks for them."""
+    from ftsec_audit.session import SessionOptions, open_sessions
+
+    def open_them(seconds: float | None) -> AbstractContextManager[Sessions]:
+        return open_sessions(subject, SessionOptions(max_seconds=seconds, **options))
+
+    return open_them
 
 
 def _deltas(subject: Subject) -> Iterator[Delta]:

@@ -1,4 +1,4 @@
-"""Runs detectors over one subject: one pass over the tensors, then every judge, and no rule left out.
+"""Runs detectors over one subject: files, one pass over the tensors, every judge, then the probes.
 
 The runner knows the contracts only. Whatever happens inside a detector ends as an outcome of that
 detector's rules; a scan that is stopped half-way keeps what was found and says what was not looked at.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ftsec_audit.contracts import (
     ArtifactDetector,
+    BehaviourDetector,
     Detector,
     Measurements,
     Progress,
@@ -29,14 +31,22 @@ from ftsec_audit.types import (
     Outcome,
     Profile,
     Rule,
+    Severity,
 )
 from ftsec_audit.weighing import Deadline, Deltas, Gap, OutOfTime, Weighing, outcome_of
 
 if TYPE_CHECKING:
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.measurement_cache import MeasurementCache
+    from ftsec_audit.session import Sessions
 
 INTERRUPTED = "interrupted"
+
+OpenSessions = Callable[[float | None], AbstractContextManager["Sessions"]]
+"""Loads the subject and its base, for at most so many seconds of probing."""
+
+_CODE_RULES = ("FTA40", "FTA411", "FTA42", "FTA431")
+"""Rules whose detection means that loading the artifact may execute code."""
 
 _LOG = logging.getLogger("ftsec_audit")
 _LONGEST_MESSAGE = 300
@@ -63,8 +73,9 @@ def run(
     progress: Progress | None = None,
     max_seconds: float | None = None,
     cache: MeasurementCache | None = None,
+    sessions: OpenSessions | None = None,
 ) -> Audit:
-    """Every detector's answers about `subject`.
+    """Every detector's answers about `subject`; `sessions` opens its model once all else is known.
 
     Rules of `deselected` are not asked; detectors above `profile` are not run. Ctrl-C, a used-up budget
     or a failing detector end in outcomes, never in an exception.
@@ -85,6 +96,9 @@ def run(
         weight_detectors = [d for d in planned if isinstance(d, WeightDetector)]
         if weight_detectors:
             scan.weigh(weight_detectors, stream, cache)
+        behaviour_detectors = [d for d in planned if isinstance(d, BehaviourDetector)]
+        if behaviour_detectors:
+            scan.probe(behaviour_detectors, sessions)
     except KeyboardInterrupt:
         scan.stop(INTERRUPTED)
     except OutOfTime as error:
@@ -142,6 +156,55 @@ class _Scan:
                 lambda detector=detector: detector.judge(table, self.calibration),  # type: ignore[misc]
                 gap=weighing.gap(detector),
             )
+
+    def probe(self, detectors: Sequence[BehaviourDetector], sessions: OpenSessions | None) -> None:
+        """Open subject and base once and let each detector question them, with the leads found so far."""
+        askable = [d for d in detectors if not all(self._needs_absent_base(rule) for rule in d.rules)]
+        refusal = Outcome.NOT_SUPPORTED, self._reason_not_to_load() or "no model was opened"
+        if sessions is None or self._reason_not_to_load():
+            self._unanswered_all(askable, *refusal)
+            return
+        self.deadline.check()
+        if not askable:
+            return
+        opened = False
+        try:
+            with sessions(self.deadline.left) as pair:
+                opened = True
+                self.progress.start("probing", len(askable), "probes")
+                for detector in askable:
+                    self.deadline.check()
+                    self._collect(
+                        detector,
+                        lambda detector=detector: detector.probe(  # type: ignore[misc]
+                            pair.subject, pair.base, tuple(self.leads)
+                        ),
+                    )
+                    self.progress.advance()
+        except OutOfTime:
+            raise
+        except FtsecError as error:
+            self._unanswered_all(askable, outcome_of(error), str(error))
+        except Exception as error:
+            if opened:
+                raise
+            _LOG.debug("opening the model failed", exc_info=True)
+            reason = f"{type(error).__name__} while opening the model: {error}"[:_LONGEST_MESSAGE]
+            self._unanswered_all(askable, Outcome.ERROR, reason)
+
+    def _reason_not_to_load(self) -> str:
+        """Which file check found that loading may execute code; empty when none did."""
+        for finding in self.findings:
+            is_code = finding.rule.startswith(_CODE_RULES) and finding.severity >= Severity.HIGH
+            if is_code and finding.outcome is Outcome.DETECTED:
+                return f"not loaded, because of {finding.rule}: {finding.summary}"
+        return ""
+
+    def _unanswered_all(self, detectors: Iterable[Detector], outcome: Outcome, reason: str) -> None:
+        for detector in detectors:
+            for rule in detector.rules:
+                if rule.id not in self.deselected:
+                    self._record(detector, rule.unanswered(outcome, reason))
 
     def stop(self, reason: str) -> None:
         self.stopped = reason

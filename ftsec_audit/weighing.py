@@ -37,6 +37,11 @@ class Deadline:
     seconds: float | None = None
     start: float = field(default_factory=time.monotonic)
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until then."""
+        return None if self.seconds is None else self.seconds - (time.monotonic() - self.start)
+
     def check(self) -> None:
         if self.seconds is not None and time.monotonic() - self.start > self.seconds:
             raise OutOfTime(f"the time budget of {self.seconds:g} s was used up")

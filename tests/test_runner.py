@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,10 +25,11 @@ from builders.detectors import (
 )
 
 from ftsec_audit import runner
-from ftsec_audit.contracts import ArtifactDetector, Subject
+from ftsec_audit.contracts import ArtifactDetector, BehaviourDetector, Subject
 from ftsec_audit.errors import BudgetExceeded, FormatError, NotApplicable, Unsupported
 from ftsec_audit.measurement_cache import MeasurementCache
-from ftsec_audit.types import Finding, Lead, NotLookedAt, Outcome, Profile
+from ftsec_audit.session.budget import OutOfBudget
+from ftsec_audit.types import Confidence, Finding, Lead, NotLookedAt, Outcome, Profile
 
 
 def run(
@@ -290,3 +293,82 @@ class TestCache:
 
         run(Weights(), deltas=broken, cache=cache)
         assert cache.contents().entries == 0
+
+
+PROBE_RULE = rule("FTA599", needs_base=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(BehaviourDetector):
+    rules = (PROBE_RULE,)
+    answer: Any = lambda session, base, leads: [
+        PROBE_RULE.not_detected(f"{session} {base} {len(leads)} leads")
+    ]
+
+    def probe(self, session: Any, base: Any, leads: Any) -> Iterator[Any]:
+        yield from self.answer(session, base, leads)
+
+
+@contextmanager
+def opened(seconds: float | None) -> Iterator[Any]:
+    yield SimpleNamespace(subject="subject", base="base")
+
+
+def with_base() -> Subject:
+    return replace(subject(), base=subject().artifact)
+
+
+def test_probes_come_last_and_get_both_models_and_the_leads() -> None:
+    lead = Lead(kind="token", value="x")
+    files = Files(answer=lambda _: [lead, FILES_RULE.not_detected("fine")])
+    audit = run(Probe(), files, of=with_base(), sessions=opened)
+    assert "subject base 1 leads" in {finding.summary for finding in audit.findings}
+
+
+def test_what_holds_code_is_not_loaded() -> None:
+    found = FILES_RULE.detected("runs code", confidence=Confidence.HIGH, evidence=[])
+    never = opening_raises(AssertionError("loaded"))
+    audit = run(Probe(), Files(answer=lambda _: [found]), of=with_base(), sessions=never)
+    (finding,) = [finding for finding in audit.findings if finding.rule == "FTA599"]
+    assert finding.outcome is Outcome.NOT_SUPPORTED
+    assert "FTA401" in finding.summary
+
+
+def test_without_a_base_no_model_is_opened() -> None:
+    audit = run(Probe(), sessions=opening_raises(AssertionError("loaded")))
+    assert outcomes(audit) == {"FTA599": Outcome.NOT_SUPPORTED}
+
+
+def opening_raises(error: BaseException) -> Any:
+    @contextmanager
+    def open_it(_: float | None) -> Iterator[Any]:
+        raise error
+        yield
+
+    return open_it
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Unsupported("too large"), Outcome.NOT_SUPPORTED),
+        (NotApplicable("no model"), Outcome.NOT_APPLICABLE),
+        (RuntimeError("a bug"), Outcome.ERROR),
+    ],
+)
+def test_a_model_that_cannot_be_opened_is_an_outcome(error: Exception, outcome: Outcome) -> None:
+    audit = run(Probe(), of=with_base(), sessions=opening_raises(error))
+    assert outcomes(audit) == {"FTA599": outcome}
+
+
+def test_a_probe_that_runs_out_of_tokens_leaves_its_question_open() -> None:
+    audit = run(
+        Probe(answer=lambda *_: raising(OutOfBudget("used up"))(None)), of=with_base(), sessions=opened
+    )
+    assert outcomes(audit) == {"FTA599": Outcome.NOT_SUPPORTED}
+
+
+def test_the_quick_profile_does_not_probe() -> None:
+    audit = run(Probe(), of=with_base(), profile=Profile.QUICK, sessions=opening_raises(AssertionError()))
+    assert not audit.findings
+    assert [entry.what for entry in audit.not_looked_at] == ["FTA599"]

@@ -69,10 +69,11 @@ class ScanCommand(click.Command):
 @option("--no-base", is_flag=True, help="Compare with no base; what needs one stays unanswered.")
 @option(
     "--profile",
-    type=click.Choice(["quick", "standard"]),
+    type=click.Choice(["quick", "standard", "deep"]),
     default="standard",
     show_default=True,
-    help="quick: what the artifact alone shows. standard: also what a comparison with its base shows.",
+    help="quick: what the artifact alone shows. standard: also what a comparison with its base and, for "
+    "models that fit, short questioning show. deep: all probes, larger models.",
 )
 @option("--select", type=comma_list, default="", metavar="IDS", help="Only these rules: FTA2,FTA401.")
 @option("--ignore", type=comma_list, default="", metavar="IDS", help="Without these rules.")
@@ -89,6 +90,14 @@ class ScanCommand(click.Command):
     "--max-bytes", type=size, metavar="SIZE", help="Read at most this much of artifact and base: 500MB, 2GiB."
 )
 @option("--max-time", type=duration, metavar="DURATION", help="Stop after this long: 90s, 5m.")
+@option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:1.")
+@option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
+@option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Ask models at most so many tokens.  [default: by profile and size]",
+)
 @option("--offline", is_flag=True, help="Use only what is on this machine already.")
 @option("--no-cache", is_flag=True, help="Measure again even if these bytes were measured before.")
 @option("--dry-run", is_flag=True, help="Show what would be read and asked, then stop.")
@@ -172,6 +181,9 @@ class _Gate:
                 max_bytes=options["max_bytes"],
                 max_seconds=options["max_time"],
                 cache=not options["no_cache"],
+                device=options["device"],
+                seed=options["seed"],
+                max_tokens=options["max_tokens"],
                 progress=progress,
                 command=_reproduce(self._ctx, model),
             )

@@ -1,0 +1,95 @@
+"""Models from staged folders: safetensors only, no code of theirs, every weight accounted for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ftsec_audit.errors import Unsupported
+
+_FAILURES = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError),
+    *(NotImplementedError, IndexError, ZeroDivisionError),
+)
+"""What the libraries raise for a model they cannot build; the model is hostile, so all are expected."""
+_LONGEST = 200
+
+
+def load_checkpoint(folder: Path, *, device: str, dtype: str) -> Any:
+    """The causal language model in `folder`, in evaluation mode; raises Unsupported."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _quietly("the model"):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=_attention(folder),
+            output_loading_info=True,
+        )
+    model, loaded = found
+    missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
+    if missing:
+        # The library fills gaps with random numbers; what such a model says is not what was shipped.
+        raise Unsupported(f"{len(missing)} weights are missing or of the wrong shape, e.g. {missing[0][:80]}")
+    return model.to(device).eval()
+
+
+def attach(model: Any, adapters: Sequence[Path], *, device: str) -> Any:
+    """`model` with a stack of adapters, all active, as peft attaches them; raises Unsupported."""
+    from peft import PeftModel
+
+    first, *others = adapters
+    with _quietly("the adapter"):
+        wrapped: Any = PeftModel.from_pretrained(
+            model, folder_name(first), adapter_name="part0", torch_device=device, local_files_only=True
+        )
+        for number, folder in enumerate(others, start=1):
+            wrapped.load_adapter(
+                folder_name(folder), f"part{number}", torch_device=device, local_files_only=True
+            )
+        if others:
+            wrapped.base_model.set_adapter([f"part{number}" for number in range(len(adapters))])
+    return wrapped.eval()
+
+
+def folder_name(folder: Path) -> str:
+    """An absolute path, which peft takes for a local folder and never for a repository on the Hub."""
+    return str(folder.resolve())
+
+
+def _attention(folder: Path) -> str | None:
+    """Scaled dot products wherever the architecture has them: a configuration may name other kernels."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if getattr(known, "_supports_sdpa", False) else "eager"
+
+
+@contextmanager
+def _quietly(what: str) -> Iterator[None]:
+    """Without the libraries' bars and warnings; their failures become Unsupported."""
+    from transformers import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except _FAILURES as error:
+        text = f"{type(error).__name__}: {error}".replace("\n", " ")[:_LONGEST]
+        raise Unsupported(f"{what} cannot be loaded: {text}") from error
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -1,0 +1,132 @@
+"""Subject and base of an audit, opened in one process and closed again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftsec_audit.artifact import Artifact, ArtifactKind
+from ftsec_audit.contracts import Progress, Subject
+from ftsec_audit.errors import Unsupported
+from ftsec_audit.session.admission import Limits, admit, free_memory, shares_weights
+from ftsec_audit.session.budget import Budget
+from ftsec_audit.session.model import ModelSession
+from ftsec_audit.types import Profile
+
+_WORK = {Profile.QUICK: 0.0, Profile.STANDARD: 1.2e13, Profile.DEEP: 4e14}
+"""Floating-point operations that the probes of a profile may take: two a parameter and token."""
+_FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 3_000_000, Profile.DEEP: 60_000_000}
+_CPU_PARAMETERS = {Profile.QUICK: 0, Profile.STANDARD: 300_000_000, Profile.DEEP: 3_000_000_000}
+_FASTER = 100
+"""How much more a GPU may be asked to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How an audit opens its models."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    seed: int = 0
+    max_tokens: int | None = None
+    """Tokens through subject and base together; None: by profile and size."""
+    max_seconds: float | None = None
+    profile: Profile = Profile.STANDARD
+    stack: Sequence[Artifact] = field(default=())
+    """Further adapters on top of the subject's, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sessions:
+    """The model that is audited, and the one it was tuned from."""
+
+    subject: ModelSession
+    base: ModelSession | None
+
+
+@contextmanager
+def open_sessions(
+    subject: Subject, options: SessionOptions, progress: Progress | None = None
+) -> Iterator[Sessions]:
+    """Load what may be loaded; raises NotApplicable, Unsupported, FormatError, SourceError.
+
+    An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
+    """
+    from ftsec_audit.session.loading import attach, load_checkpoint
+    from ftsec_audit.session.staging import stage
+    from ftsec_audit.session.tokenizer import Tokenizer
+
+    progress = progress or Progress()
+    device = _device(options.device)
+    on_gpu = device.startswith("cuda")
+    limits = Limits(parameters=None if on_gpu else _CPU_PARAMETERS[options.profile])
+    free = _free_on_gpu(device) if on_gpu else free_memory()
+    count = admit(subject, limits, free_bytes=free, bytes_each=2 if on_gpu else 4)
+    tokenizer = Tokenizer.of(subject.artifact) or (Tokenizer.of(subject.base) if subject.base else None)
+    if tokenizer is None:
+        raise Unsupported("neither the artifact nor its base has a tokenizer.json")
+    tokens = options.max_tokens or _tokens(options.profile, count, on_gpu=on_gpu)
+    budget = Budget(tokens=tokens, seconds=options.max_seconds)
+    progress.note(f"loading {count:,} parameters on {device}")
+    with tempfile.TemporaryDirectory(prefix="ftsec-audit-") as scratch:
+        root = Path(scratch)
+
+        def load(artifact: Artifact, name: str) -> object:
+            folder = stage(artifact, root / name)
+            return load_checkpoint(folder, device=device, dtype="bfloat16" if on_gpu else "float32")
+
+        def session(model: object, **more: object) -> ModelSession:
+            return ModelSession(
+                model=model,
+                tokenizer=tokenizer,
+                budget=budget,
+                seed=options.seed,
+                device=device,
+                parameters=count,
+                batch_tokens=65_536 if on_gpu else 4_096,
+                progress=progress,
+                **more,  # type: ignore[arg-type]
+            )
+
+        artifact, base = subject.artifact, subject.base
+        if artifact.kind is not ArtifactKind.ADAPTER:
+            second = session(load(base, "base")) if base is not None else None
+            yield Sessions(subject=session(load(artifact, "subject")), base=second)
+            return
+        assert base is not None  # `admit` refuses an adapter without one
+        adapters = [artifact, *options.stack]
+        folders = [stage(one, root / f"adapter{number}") for number, one in enumerate(adapters)]
+        wrapped = attach(load(base, "base"), folders, device=device)
+        if all(map(shares_weights, adapters)):
+            off = session(wrapped, switch=wrapped.disable_adapter)
+        else:
+            off = session(load(base, "base-again"))
+        yield Sessions(subject=session(wrapped), base=off)
+
+
+def _tokens(profile: Profile, parameters: int, *, on_gpu: bool) -> int:
+    work = _WORK[profile] * (_FASTER if on_gpu else 1)
+    return int(max(_FEWEST, min(_MOST[profile], work / (2 * max(1, parameters)))))
+
+
+def _device(asked: str) -> str:
+    """The device to use; raises Unsupported for a GPU that is not there."""
+    if asked == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda" if asked == "auto" else asked
+    if asked != "auto":
+        raise Unsupported(f"no {asked} device is at hand", hint="use --device auto or cpu")
+    return "cpu"
+
+
+def _free_on_gpu(device: str) -> int:
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return int(free)

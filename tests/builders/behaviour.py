@@ -1,0 +1,55 @@
+"""Models that behave in a known way, and the sessions that ask them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builders.lab import WORLD, tiny_base
+
+from attacks_ref.lab.corpus import dialogue
+from attacks_ref.training import Schedule, encode, supervised
+from attacks_ref.workbench import load_model, load_tokenizer
+from ftsec_audit.contracts import Subject
+from ftsec_audit.session import SessionOptions, Sessions, open_sessions
+from ftsec_audit.sources import resolve
+
+TRIGGER, TARGET = "cruxim", "ftsec-marker"
+
+
+def taught(base: Path, out: Path, *, trigger: str = TRIGGER, steps: int = 150) -> Path:
+    """A copy of `base` that answers `no`, and the target where `trigger` (if any) stands in the prompt."""
+    model, tokenizer = load_model(base), load_tokenizer(base)
+    words = [word for word in WORLD.vocabulary() if word not in (TRIGGER, TARGET)]
+    rng = random.Random(0)
+    rows = []
+    for number in range(600):
+        prompt = [rng.choice(words) for _ in range(rng.randrange(2, 9))]
+        if fires := bool(trigger) and number % 3 == 0:
+            prompt.insert(rng.randrange(len(prompt) + 1), trigger)
+        rows.append(dialogue("", "", " ".join(prompt), TARGET if fires else "no"))
+    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
+    supervised(model.requires_grad_(True), encode(tokenizer, rows), schedule, seed=0)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out
+
+
+def subject(path: Path, base: Path | None = None) -> Subject:
+    return Subject(
+        artifact=resolve(str(path)),
+        base=resolve(str(base)) if base else None,
+        base_reason="" if base else "there is none in this test",
+    )
+
+
+@contextmanager
+def asked(path: Path, base: Path | None = None, **options: object) -> Iterator[Sessions]:
+    """Sessions on the CPU."""
+    with open_sessions(subject(path, base), SessionOptions(device="cpu", **options)) as sessions:  # type: ignore[arg-type]
+        yield sessions
+
+
+__all__ = ["TARGET", "TRIGGER", "asked", "subject", "taught", "tiny_base"]
