@@ -25,6 +25,7 @@ DETECTORS: tuple[str, ...] = (
     "undeclared_change:UndeclaredChange",
     "damaged_weights:DamagedWeights",
     "unread_tensors:UnreadTensors",
+    "merged_adapter:MergedAdapter",
     "rival_weights:RivalWeights",
     # FTA2xx spectral
     "spectral_signature:SpectralSignature",
