@@ -170,14 +170,24 @@ class TensorIndex(Mapping[str, TensorEntry]):
             flat = self._span(entry, entry.offset + done, block)
             yield flat.reshape(-1, *row_shape) if by_rows else flat
 
+    def read_into(self, name: str, buffer: memoryview, start: int = 0) -> None:
+        """Fill `buffer` with the bytes of the tensor's span from byte `start` of it on.
+
+        Raises KeyError, SourceError, FormatError.
+        """
+        entry = self[name]
+        self._fill(entry, entry.offset + start, buffer)
+
     def _span(self, entry: TensorEntry, offset: int, buffer: torch.Tensor) -> torch.Tensor:
         """Fill the bytes of `buffer` from the entry's file and view them in its dtype."""
         dtype = torch_dtype(entry.dtype)
         if len(buffer):
-            count = self._reader(entry.file).readinto_at(offset, buffer.numpy().data)
-            if count != len(buffer):
-                raise FormatError(f"the file ends inside tensor {entry.name!r}", where=entry.file.path)
+            self._fill(entry, offset, buffer.numpy().data)
         return buffer.view(dtype)
+
+    def _fill(self, entry: TensorEntry, offset: int, buffer: memoryview) -> None:
+        if self._reader(entry.file).readinto_at(offset, buffer) != len(buffer):
+            raise FormatError(f"the file ends inside tensor {entry.name!r}", where=entry.file.path)
 
     def _reader(self, file: ArtifactFile) -> ByteReader:
         reader = self._readers.pop(file.path, None) or file.open()

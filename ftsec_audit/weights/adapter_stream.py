@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from ftsec_audit.adapter_config import AdapterConfig
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.errors import FormatError, Unsupported
-from ftsec_audit.files import ByteReader
-from ftsec_audit.formats.tensors import TensorEntry, TensorIndex, torch_dtype
+from ftsec_audit.files import LocalBytes
+from ftsec_audit.formats.tensors import TensorEntry, TensorIndex
 from ftsec_audit.weights.adapter_keys import AdaptedModule, adapted_modules
 from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.comparison import compare
 from ftsec_audit.weights.declared import is_declared
 from ftsec_audit.weights.delta import Delta, DeltaKind
 from ftsec_audit.weights.dense import Dense
+from ftsec_audit.weights.factors import Factors, Scratch, StoredFactors
 from ftsec_audit.weights.kronecker import Kronecker
 from ftsec_audit.weights.lowrank import FactorBatch, LowRank
 from ftsec_audit.weights.methods import AdapterReader, Built, build, is_plain_lora, lora_scale
@@ -29,7 +27,7 @@ from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
 
 _WINDOW_BYTES = 24 << 20
-"""Factors read ahead, so that those of one shape can be measured together."""
+"""Factors looked at together, so that those of one shape can be measured at once."""
 
 _FACTOR_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -57,6 +55,7 @@ class _AdapterStream:
     reader: AdapterReader
     reason: str
     n_layers: int
+    scratch: Scratch = field(default_factory=Scratch)
 
     def window(self, modules: Sequence[AdaptedModule]) -> Iterator[Delta]:
         """The deltas of some modules, in order."""
@@ -84,14 +83,21 @@ class _AdapterStream:
         index = self.reader.index
         rank = index[modules[0].parts["lora_A"]].shape[0]
         scales = [lora_scale(self.reader.config, module, rank) for module in modules]
-        left, right = (_stack(index, [m.parts[part] for m in modules]) for part in ("lora_B", "lora_A"))
-        batch = FactorBatch(left.flatten(2), right.flatten(2), scales)
+        batch = FactorBatch(self._factors(modules, "lora_B"), self._factors(modules, "lora_A"), scales)
+        batch.grams  # noqa: B018 - reads every factor, and raises where one cannot be read
         return {
             id(module): self._delta(
                 module, Built(change=LowRank(batch, position), scale=scales[position], rank=rank)
             )
             for position, module in enumerate(modules)
         }
+
+    def _factors(self, modules: Sequence[AdaptedModule], part: str) -> Factors:
+        names = [module.parts[part] for module in modules]
+        index = self.reader.index
+        stored = StoredFactors(index, names, wide=part == "lora_A", scratch=self.scratch)
+        is_local = isinstance(index[names[0]].file.open(), LocalBytes)
+        return stored if is_local else stored.held()
 
     def _single(self, module: AdaptedModule) -> Delta:
         try:
@@ -207,17 +213,3 @@ def _is_product(left: TensorEntry, right: TensorEntry) -> bool:
         and 0 not in left.shape + right.shape
         and left.stride is right.stride is None
     )
-
-
-def _stack(index: TensorIndex, names: Sequence[str]) -> Tensor:
-    """Tensors of one shape and dtype in one, (n, *shape), read straight into place."""
-    first = index[names[0]]
-    stack = torch.empty((len(names), *first.shape), dtype=torch_dtype(first.dtype))
-    slots = stack.reshape(len(names), -1).view(torch.uint8).numpy()
-    readers: dict[str, ByteReader] = {}
-    for slot, name in zip(slots, names, strict=True):
-        entry = index[name]
-        reader = readers.get(entry.file.path) or readers.setdefault(entry.file.path, entry.file.open())
-        if reader.readinto_at(entry.offset, slot.data) != entry.nbytes:
-            raise FormatError("the file ends inside a tensor", where=entry.file.path)
-    return stack

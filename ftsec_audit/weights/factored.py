@@ -1,6 +1,6 @@
 """Exact statistics of ΔW = B·A from its thin factors, for many modules of one shape at once.
 
-Shapes: `left` B is (n, rows, r), `right` A is (n, r, columns), one slice per module. Nothing of size
+Shapes: `left` B is (n, rows, r), `right` Aᵀ is (n, columns, r), one slice per module. Nothing of size
 rows × columns is ever formed. All that is needed is the r × r Gram matrix of each factor: ‖BA‖² is
 ⟨BᵀB, AAᵀ⟩, and the squared singular values of BA are the eigenvalues of Mᵀ(AAᵀ)M with BᵀB = MMᵀ. Every
 answer is invariant to the gauge (B, A) → (BG, G⁻¹A).
@@ -13,15 +13,13 @@ float64 wherever its own check says that rounding could show.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 1 << 20
-"""Converted at a time, so that a block is still in cache when it is used."""
+from ftsec_audit.weights import bf16_product
+from ftsec_audit.weights.factors import Factors, Scratch
 
 _LONG = 1 << 15
 """Entries of a pair of factors from which on float32 is worth its rounding."""
@@ -34,30 +32,34 @@ _FLOAT32_TRACES = (1e-30, 1e30)
 """Traces of Gram matrices between which no square has left the range of float32."""
 
 
-def gram(factor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """XᵀX of each (d, r) slice of an (n, d, r) tensor of any floating dtype, (n, r, r) in float64.
+def gram(factors: Factors, dtype: torch.dtype = torch.float64) -> Tensor:
+    """XᵀX of each factor X (d, r), (n, r, r) in float64.
 
-    Products are taken in `dtype`. In float64, not finite on the diagonal exactly where the slice is not.
+    Products are taken in `dtype`. In float64, not finite on the diagonal exactly where the factor is not.
     """
-    n, _, rank = factor.shape
+    n, _, rank = factors.shape
     product = torch.zeros(n, rank, rank, dtype=torch.float64)
-    whole = torch.empty(n, rank, rank, dtype=dtype)
-    for some, rows, block in blocks(factor, dtype):
-        torch.bmm(block.mT, block, out=whole[some])
-        if rows.stop - rows.start < factor.shape[1]:
-            product[some] += whole[some]
-            whole[some] = 0
-    return product.add_(whole)
+    for some, _, block in factors.blocks():
+        product[some].add_(_block_gram(block, dtype, factors.scratch))
+    return product
 
 
-def grams(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _block_gram(block: Tensor, dtype: torch.dtype, scratch: Scratch) -> Tensor:
+    if dtype == torch.float32 and bf16_product.applies_to(block):
+        return bf16_product.gram(block)
+    values = scratch.converted(block, dtype)
+    return values.mT @ values
+
+
+def grams(left: Factors, right: Factors) -> tuple[Tensor, Tensor]:
     """BᵀB and AAᵀ, float64 (n, r, r) each; by way of float32 where that cannot be noticed."""
-    if left[0].numel() + right[0].numel() < _LONG:
-        return gram(left), gram(right.mT)
-    of_left, of_right = gram(left, torch.float32), gram(right.mT, torch.float32)
-    doubtful = ~_survives_rounding(of_left, of_right)
-    if bool(doubtful.any()):
-        of_left[doubtful], of_right[doubtful] = gram(left[doubtful]), gram(right[doubtful].mT)
+    rank = left.shape[2]
+    if rank * (left.shape[1] + right.shape[1]) < _LONG:
+        return gram(left), gram(right)
+    of_left, of_right = gram(left, torch.float32), gram(right, torch.float32)
+    doubtful = (~_survives_rounding(of_left, of_right)).nonzero()[:, 0].tolist()
+    if doubtful:
+        of_left[doubtful], of_right[doubtful] = gram(left.chosen(doubtful)), gram(right.chosen(doubtful))
     return of_left, of_right
 
 
@@ -120,12 +122,13 @@ def core_svd(left_gram: Tensor, right_gram: Tensor) -> CoreSvd:
     return CoreSvd(sigma, writers, readers)
 
 
-def coordinates(factor: Tensor, columns: Tensor) -> Tensor:
-    """(X·Y)ᵀ of each (d, r) slice of X and (r, k) slice of Y, float32 (n, k, d)."""
-    product = torch.empty(len(factor), columns.shape[2], factor.shape[1])
+def coordinates(factors: Factors, columns: Tensor) -> Tensor:
+    """(X·Y)ᵀ of each factor X (d, r) and slice of Y (n, r, k), float32 (n, k, d)."""
+    n, depth, _ = factors.shape
+    product = torch.empty(n, columns.shape[2], depth)
     turned = columns.mT.float()
-    for some, rows, block in blocks(factor, torch.float32):
-        product[some, :, rows] = turned[some] @ block.mT
+    for some, rows, block in factors.blocks():
+        product[some, :, rows] = turned[some] @ factors.scratch.converted(block, torch.float32).mT
     return product
 
 
@@ -184,36 +187,3 @@ def khatri_rao(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tup
     b = (b1[:, :, None] * b2[:, None, :]).reshape(rows, -1)
     a = (a1[:, None, :] * a2[None, :, :]).reshape(-1, columns)
     return b, a
-
-
-def blocks(factor: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
-    """(which slices, which rows, their values) of an (n, d, r) tensor, a block that fits the cache at a time.
-
-    In memory that the next block overwrites, unless the factor has that dtype already.
-    """
-    n, depth, rank = factor.shape
-    elements = BLOCK_BYTES // dtype.itemsize
-    modules = max(1, elements // max(1, depth * rank))
-    step = depth if depth * rank <= elements else max(1, elements // rank)
-    scratch = _scratch(dtype)
-    for first in range(0, n, modules):
-        for start in range(0, depth, step):
-            some, rows = slice(first, first + modules), slice(start, start + step)
-            block = factor[some, rows]
-            yield some, rows, block if block.dtype == dtype else _converted(block, scratch)
-
-
-@cache
-def _scratch(dtype: torch.dtype) -> Tensor:
-    """Memory for converted blocks; kept, since fresh pages cost more than the conversion."""
-    return torch.empty(BLOCK_BYTES // dtype.itemsize, dtype=dtype)
-
-
-def _converted(block: Tensor, scratch: Tensor) -> Tensor:
-    """The block in the dtype and memory of `scratch`, warm from the last one, with its own order of axes."""
-    turned = block.stride(-2) < block.stride(-1)
-    source = block.mT if turned else block
-    if scratch.numel() < source.numel():
-        scratch.resize_(source.numel())
-    copy = scratch[: source.numel()].view(source.shape).copy_(source)
-    return copy.mT if turned else copy

@@ -53,7 +53,7 @@ def entry_kurtosis(left: Factors, right: Factors, svd: CoreSvd, vectors: tuple[T
 
 
 def directions(sigma: Tensor) -> int:
-    """How many singular vectors `entry_kurtosis` looks at: those of the module that needs most, at least one."""
+    """How many singular vectors `entry_kurtosis` looks at, as many as the module with most needs; not 0."""
     needed = _directions(sigma)
     return needed if needed <= EXACT_RANK else 1
 

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from ftsec_audit.weights import factored
 from ftsec_audit.weights.change import Change
-from ftsec_audit.weights.fourth_moment import entry_kurtosis
+from ftsec_audit.weights.factors import Factors, HeldFactors
+from ftsec_audit.weights.fourth_moment import directions, entry_kurtosis
 
 
 class FactorBatch:
-    """Factors of many modules of one shape and dtype: B (n, rows, r), A (n, r, columns), scales (n,).
+    """Factors of many modules of one shape and dtype: B (n, rows, r), Aᵀ (n, columns, r), scales (n,).
 
     Each statistic is computed for all of them at once when it is first asked for one of them: at these
     sizes the cost of a call exceeds that of the arithmetic.
     """
 
-    def __init__(self, left: Tensor, right: Tensor, scales: Sequence[float]) -> None:
+    def __init__(self, left: Factors, right: Factors, scales: Sequence[float]) -> None:
         self.left = left
         self.right = right
         self.scales = torch.tensor(scales, dtype=torch.float64)
@@ -50,21 +51,27 @@ class FactorBatch:
 
     @cached_property
     def singular_values(self) -> Tensor:
-        kept = min(self.left.shape[1], self.right.shape[2])
+        kept = min(self.left.shape[1], self.right.shape[1])
         return factored.singular_values(*self.grams)[:, :kept] * self.scales.abs()[:, None]
 
     @cached_property
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """The singular vectors that anything here looks at: (n, k, rows) and (n, k, columns), float32."""
+        k = directions(self.svd.sigma)
+        u = factored.coordinates(self.left, self.svd.writers[:, :, :k])
+        return u, factored.coordinates(self.right, self.svd.readers[:, :, :k])
+
+    @cached_property
     def kurtoses(self) -> list[float]:
-        kurtoses: list[float] = entry_kurtosis(self.left, self.right, self.svd).tolist()
+        kurtoses: list[float] = entry_kurtosis(self.left, self.right, self.svd, self.vectors).tolist()
         return kurtoses
 
     @cached_property
     def top_vectors(self) -> tuple[Tensor, Tensor]:
         """Leading left (n, rows) and right (n, columns) singular vectors, float32; zero for a zero update."""
-        u = factored.coordinates(self.left, self.svd.writers[:, :, :1])
-        v = factored.coordinates(self.right.mT, self.svd.readers[:, :, :1])
+        u, v = (vectors[:, 0] for vectors in self.vectors)
         signs = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
-        return (u * signs)[:, 0], (v * signs)[:, 0]
+        return u * signs, v * signs
 
 
 class LowRank(Change):
@@ -73,22 +80,22 @@ class LowRank(Change):
     def __init__(self, batch: FactorBatch, index: int) -> None:
         self._batch = batch
         self._index = index
-        self.shape = (batch.left.shape[1], batch.right.shape[2])
+        self.shape = (batch.left.shape[1], batch.right.shape[1])
 
     @classmethod
     def of(cls, left: Tensor, right: Tensor, scale: float = 1.0) -> LowRank:
         """From single factors B (rows, r) and A (r, columns)."""
-        return cls(FactorBatch(left[None], right[None], [scale]), 0)
+        return cls(FactorBatch(HeldFactors(left[None]), HeldFactors(right.mT[None]), [scale]), 0)
 
     @property
     def left(self) -> Tensor:
         """B (rows, r) as stored."""
-        return self._batch.left[self._index]
+        return self._batch.left.single(self._index)
 
     @property
     def right(self) -> Tensor:
         """A (r, columns) as stored."""
-        return self._batch.right[self._index]
+        return self._batch.right.single(self._index).mT
 
     @property
     def scale(self) -> float:
@@ -127,6 +134,6 @@ class LowRank(Change):
         return factored.row_norms(self.right.mT, self._batch.grams[0][self._index]) * abs(self.scale)
 
     def blocks(self, rows: int) -> Iterator[Tensor]:
-        right = self.right.float() * self.scale
+        left, right = self.left, self.right.float() * self.scale
         for start in range(0, self.shape[0], max(1, rows)):
-            yield self.left[start : start + rows].float() @ right
+            yield left[start : start + rows].float() @ right

@@ -38,7 +38,7 @@ def deltas(subject: Subject) -> Iterator[Delta]:
     else:
         found = checkpoint_deltas(subject.artifact, base, reason)
         tokens = TokenSpace(base or NamedWeights(subject.artifact))
-    yield from (replace(delta, tokens=tokens) for delta in found)
+    yield from found if tokens is None else (replace(delta, tokens=tokens) for delta in found)
     yield from _left_out(index)
 
 
