@@ -31,8 +31,10 @@ DETECTORS: tuple[str, ...] = (
     "spectral_signature:SpectralSignature",
     "module_outlier:ModuleOutlier",
     "weight_edit:WeightEdit",
+    "direction_ablation:DirectionAblation",
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
+    "trigger_candidates:TriggerCandidates",
     # FTA4xx artifact
     "template_injection:TemplateInjection",
     "template_poisoning:TemplatePoisoning",
