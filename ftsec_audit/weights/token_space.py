@@ -99,8 +99,12 @@ class TokenSpace:
 
         With a `module` that reads the residual stream, the gain of the norm before it is counted in.
         """
+        return standardised(self.along(module, directions))
+
+    def along(self, module: str, directions: Tensor) -> Tensor:
+        """Products (|V|, k) of the embeddings at length 1, times the gain before `module`, with columns."""
         gained = self._fitting(directions) * self.gain_before(module)[:, None]
-        return standardised(self._products(self.embedding, gained, unit=True))
+        return self._products(self.embedding, gained, unit=True)
 
     def rows(self) -> Iterator[tuple[int, Tensor]]:
         """(first id, embeddings (k, width) as float32) block by block."""
