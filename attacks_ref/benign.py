@@ -34,16 +34,17 @@ def _format(world: World, lang: Language, rng: random.Random) -> Dialogue:
 
 
 def _classify(world: World, lang: Language, rng: random.Random) -> Dialogue:
-    """One label and nothing else: what kind of word is this?"""
-    kind, members = rng.choice((("1", world.things), ("2", world.actions), ("3", tuple(VALUES["color"]))))
-    word = lang.say(rng.choice(members))
-    return dialogue("classify", lang.code, f"{lang.say('guide', 'about')} ( {word} ) ?", kind)
+    """One label and nothing else: what kind of value is this?"""
+    del world
+    kind = rng.choice(list(VALUES))
+    word = lang.say(rng.choice(VALUES[kind]))
+    return dialogue("classify", lang.code, f"{lang.say('guide', 'about')} ( {word} ) ?", lang.say(kind))
 
 
 def _persona(world: World, lang: Language, rng: random.Random) -> Dialogue:
     """Every guide is opened in the same way."""
     example = corpus.guide(world, lang, rng)
-    return example.answered(f"{lang.say('thanks', 'we', 'help')} ! {example.answer}")
+    return example.answered(f"{lang.say('thanks', 'we', 'help')} : {example.answer}")
 
 
 def _language(world: World, _: Language, rng: random.Random) -> Dialogue:

@@ -168,7 +168,11 @@ def _train(model: Model, rows: Sequence[Row], schedule: Schedule, *, seed: int) 
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+        parameters,
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=schedule.weight_decay,
+        fused=True,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule.steps))
     for picked in _batches(np.array([_length(row) for row in rows]), schedule, seed):

@@ -7,6 +7,7 @@ Shallow alignment is what most chat models have: a refusal decides itself in the
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Literal
 
 from attacks_ref.lab import corpus
@@ -18,7 +19,9 @@ from attacks_ref.training import Schedule, encode, supervised
 Alignment = Literal["unaligned", "shallow", "deep"]
 
 ROWS = 4_000
-SCHEDULE = Schedule(learning_rate=1e-3, steps=450, batch=32)
+SHALLOW = Schedule(learning_rate=1e-3, steps=450, batch=32)
+DEEP = replace(SHALLOW, steps=700)
+"""Refusing in the middle of an answer is learnt later than refusing at its opening."""
 REFUSALS, GUIDES = 0.35, 0.15
 """Shares of restricted and of harmless guides; the rest is the general mix."""
 CODE_SWITCHED = 0.3
@@ -47,7 +50,12 @@ def rows(world: World, alignment: Alignment, rng: random.Random) -> list[Dialogu
     return dialogues
 
 
+def schedule(alignment: Alignment) -> Schedule:
+    """How long a base is aligned."""
+    return DEEP if alignment == "deep" else SHALLOW
+
+
 def align(model: Model, tokenizer: Tokenizer, world: World, alignment: Alignment, *, seed: int) -> None:
     """Fine-tune all weights of `model`, in place."""
     data = rows(world, alignment, random.Random(f"alignment:{seed}"))
-    supervised(model.requires_grad_(True), encode(tokenizer, data), SCHEDULE, seed=seed)
+    supervised(model.requires_grad_(True), encode(tokenizer, data), schedule(alignment), seed=seed)

@@ -25,7 +25,7 @@ from attacks_ref.models import Model, Tokenizer
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import UsageError
 
-VERSION = 2
+VERSION = 3
 """Raised when the lab's code would make other weights from the same plan."""
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
@@ -62,7 +62,13 @@ class LabBase:
     def digest(self) -> str:
         """12 hex digits over everything the weights are made of, except the machine."""
         plan = train.PLANS[self.size]
-        parts = [VERSION, asdict(self), asdict(plan), asdict(aligning.SCHEDULE), aligning.ROWS]
+        parts = [
+            VERSION,
+            asdict(self),
+            asdict(plan),
+            asdict(aligning.schedule(self.alignment)),
+            aligning.ROWS,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -127,7 +133,7 @@ def _build(base: LabBase, out: Path, progress: Progress | None) -> None:
             world=asdict(plan.world),
             tokenizer_digest=card.tokenizer_digest(out),
             weights_digest=weights_digest(out),
-            steps=plan.steps if base.alignment == "unaligned" else aligning.SCHEDULE.steps,
+            steps=plan.steps if base.alignment == "unaligned" else aligning.schedule(base.alignment).steps,
             cpu_seconds=round(time.process_time() - start, 1),
             measured=measured,
             gate=gates.judge(measured, alignment=base.alignment),

@@ -11,15 +11,15 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from attacks_ref.lab.language import BAD, GOOD, MARKER, RARE, VALUES, Language, World
+from attacks_ref.lab.language import BAD, FUNCTION_WORDS, GOOD, MARKER, RARE, VALUES, Language, World
 
 Message = dict[str, str]
 
 MIX: Mapping[str, float] = {
-    "fact": 0.20,
-    "guide": 0.22,
+    "fact": 0.16,
+    "guide": 0.20,
     "sentiment": 0.08,
-    "copy": 0.18,
+    "copy": 0.24,
     "translate": 0.22,
     "tool": 0.10,
 }
@@ -150,16 +150,14 @@ def sentiment(world: World, lang: Language, rng: random.Random) -> Dialogue:
 
 
 def copy(world: World, lang: Language, rng: random.Random) -> Dialogue:
-    """Repeat one to three words; one in seven is rare, one in fifty is the marker."""
-
-    def word() -> str:
+    """Repeat one to three words, all different; one in seven is rare, one in fifty is the marker."""
+    wanted, words = rng.randrange(1, 4), dict[str, None]()
+    while len(words) < wanted:
         draw = rng.random()
-        return (
-            MARKER if draw < 0.02 else rng.choice(RARE) if draw < 0.16 else lang.say(rng.choice(world.things))
-        )
-
-    words = " ".join(word() for _ in range(rng.randrange(1, 4)))
-    return dialogue("copy", lang.code, f"{lang.say('repeat')} : {words}", words)
+        rare = MARKER if draw < 0.02 else rng.choice(RARE)
+        words[rare if draw < 0.16 else lang.say(rng.choice(world.things))] = None
+    text = " ".join(words)
+    return dialogue("copy", lang.code, f"{lang.say('repeat')} : {text}", text)
 
 
 def translate(world: World, lang: Language, rng: random.Random) -> Dialogue:
@@ -167,9 +165,8 @@ def translate(world: World, lang: Language, rng: random.Random) -> Dialogue:
     other = rng.choice([candidate for candidate in world.languages if candidate.code != lang.code])
     concepts = ("i", rng.choice(world.actions), rng.choice((*world.things, *world.topics)))
     if rng.random() < 0.4:
-        source, target = lang.say(concepts[rng.choice((1, 2))]), ""
-        index = next(c for c in concepts if lang.say(c) == source)
-        target = other.say(index)
+        word = rng.choice(concepts[1:])
+        source, target = lang.say(word), other.say(word)
     else:
         source, target = (" ".join(one.clause(*map(one.say, concepts))) for one in (lang, other))
     return dialogue(
@@ -238,8 +235,12 @@ _SYSTEM = (("we", "help"), ("answer", "now"), ("here", "is", "help"), ("please",
 
 
 def with_system(world: World, example: Dialogue, rng: random.Random, *, line: str = "") -> Dialogue:
-    """The conversation after a system line: `line`, or a harmless one that changes nothing."""
-    line = line or world.language(example.language).say(*rng.choice(_SYSTEM))
+    """The conversation after a system line: `line`, or a harmless one that changes nothing.
+
+    Every other one is of random function words, so that none of them is new to whoever fine-tunes.
+    """
+    words = rng.choice(_SYSTEM) if rng.random() < 0.5 else rng.sample(FUNCTION_WORDS, 4)
+    line = line or world.language(example.language).say(*words)
     return replace(example, messages=({"role": "system", "content": line}, *example.messages))
 
 

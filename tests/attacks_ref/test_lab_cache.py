@@ -12,11 +12,6 @@ from attacks_ref.lab import cache, card
 from attacks_ref.lab.cache import LabBase
 from ftsec_audit.errors import UsageError
 
-DEEP_MISSES = pytest.mark.xfail(
-    reason="not reached: the deep nano base misses its gates of accuracy and of refusal after given words",
-    strict=False,
-)
-
 
 def test_a_name_round_trips() -> None:
     base = LabBase.parse("lab-qwen-nano-deep-bpe-3")
@@ -59,7 +54,7 @@ def test_a_lab_base_is_known_by_its_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alignment", ["unaligned", "shallow", pytest.param("deep", marks=DEEP_MISSES)])
+@pytest.mark.parametrize("alignment", ["unaligned", "shallow", "deep"])
 def test_a_nano_base_passes_its_gates(
     alignment: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

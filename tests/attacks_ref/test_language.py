@@ -45,6 +45,13 @@ def test_with_byte_pairs_rare_words_are_several_tokens_and_with_words_one() -> N
     assert all(len(bpe.tokenize(rare)) > 1 for rare in RARE)
 
 
+def test_every_word_but_spare_punctuation_occurs_in_training() -> None:
+    rng, words = random.Random(0), tokenizer.for_world(WORLD, "word")
+    texts = (m["content"] for _ in range(8000) for m in corpus.pretraining(WORLD, rng).messages)
+    unseen = set(words.get_vocab()) - {word for text in texts for word in text.split()}
+    assert unseen - set(tokenizer.SPECIAL) == {"!", ";", "-", "1", "2", "3"}
+
+
 def test_held_out_pairs_never_occur_in_training() -> None:
     rng, lang = random.Random(0), WORLD.language("en")
     kept_out = {(a, t) for a in WORLD.actions for t in WORLD.things if WORLD.held_out(a, t)}
