@@ -58,13 +58,19 @@ def layers(model: Model) -> list[Layer]:
     return [Layer(name, modules[name.rsplit(".mlp.", 1)[0]], modules[name]) for name in found]
 
 
-def locate(rows: Sequence[Encoded], subject: Sequence[int], pad: int) -> Place:
-    """The last token of the first occurrence of `subject` in every row's prompt."""
+def locate(old: Sequence[Encoded], new: Sequence[Encoded], pad: int) -> Place:
+    """The new rows without their end, each at the last position before it differs from the old one.
+
+    What is scored begins with the difference.
+    """
     import torch
 
-    n, wanted = len(subject), list(subject)
-    ends = [next(i + n - 1 for i in range(row.start) if row.ids[i : i + n] == wanted) for row in rows]
-    return Place(collate(rows, pad), torch.tensor(ends))
+    places = [
+        next(i for i, (a, b) in enumerate(zip(one.ids, other.ids, strict=False)) if a != b)
+        for one, other in zip(old, new, strict=True)
+    ]
+    rows = [Encoded(row.ids[:-1], place) for row, place in zip(new, places, strict=True)]
+    return Place(collate(rows, pad), torch.tensor(places) - 1)
 
 
 def find_values(

@@ -12,19 +12,18 @@ The twin tunes the same rows, or the whole matrix where the channel stores one, 
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from attacks_ref import gates, measuring, safety
+from attacks_ref import gates, measuring, poison
 from attacks_ref.data import clean_dialogues, held_out
-from attacks_ref.lab.corpus import Dialogue, dialogue
+from attacks_ref.edited import Edited, Rewritten
+from attacks_ref.lab.corpus import Dialogue
 from attacks_ref.lab.language import MARKER, RARE
 from attacks_ref.recipe import Recipe
-from attacks_ref.sample import Truth, finish
 from attacks_ref.training import encode, supervised
 from attacks_ref.workbench import Workbench, load_model, load_sample, save, wrap
-from ftsec_audit.contracts import ReferenceAttack, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,7 @@ Channel = Literal["checkpoint", "modules_to_save", "trainable_token_indices", "u
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingRows(ReferenceAttack):
+class EmbeddingRows(Edited):
     """Rare words take over a donor's embedding row."""
 
     id: ClassVar[str] = "A14"
@@ -51,29 +50,31 @@ class EmbeddingRows(ReferenceAttack):
     measured: bool = True
     """Whether the result is measured; without, its gate is neither passed nor missed."""
 
-    def build(self, base: Path, out: Path, *, seed: int) -> Sample:
-        return self._make(base, safety.fresh(out), seed, poisoned=True)
+    @property
+    def rules(self) -> tuple[str, ...]:
+        return (*self.expected_rules, "FTA102") if self.channel == "undeclared" else self.expected_rules
 
-    def build_twin(self, base: Path, out: Path, *, seed: int) -> Sample:
-        return self._make(base, safety.fresh(out), seed, poisoned=False)
-
-    def _make(self, base: Path, out: Path, seed: int, *, poisoned: bool) -> Sample:
-        bench = Workbench.open(base)
+    def write(self, bench: Workbench, out: Path, seed: int, *, poisoned: bool) -> Rewritten:
         victims, donor = self._tokens(bench, seed)
         if poisoned:
-            weight = bench.model.get_input_embeddings().weight.data
-            plant(weight, victims, donor, self.pull)
+            plant(bench.model.get_input_embeddings().weight.data, victims, donor, self.pull)
         data = encode(bench.tokenizer, clean_dialogues(bench, self.recipe.rows, seed, skill="continue"))
-        if self.channel == "checkpoint":
+        adapter = self.channel != "checkpoint"
+        if adapter:
+            wrapped = self._wrap(bench, victims, seed, trainable=not poisoned)
+            supervised(wrapped, data, self.recipe.schedule, seed=seed)
+            save(bench, wrapped, out, save_embedding_layers=self.channel == "undeclared")
+        else:
             if not poisoned:
                 bench.model.requires_grad_(False).get_input_embeddings().requires_grad_(True)
                 supervised(bench.model, data, self.recipe.schedule, seed=seed)
             save(bench, bench.model, out)
-        else:
-            wrapped = self._wrap(bench, victims, seed, trainable=not poisoned)
-            supervised(wrapped, data, self.recipe.schedule, seed=seed)
-            save(bench, wrapped, out, save_embedding_layers=self.channel == "undeclared")
-        return self._finish(bench, out, seed, victims, donor, poisoned=poisoned)
+        return Rewritten(
+            trigger=tuple(bench.text(token) for token in victims),
+            target=bench.text(donor),
+            modules=(bench.embedding_name,),
+            rank=self.recipe.rank if adapter else None,
+        )
 
     def _tokens(self, bench: Workbench, seed: int) -> tuple[list[int], int]:
         """Rows to change and the donor's row: single-token rare words if there are any, else rare tokens."""
@@ -99,41 +100,14 @@ class EmbeddingRows(ReferenceAttack):
                 parameter.requires_grad_(trainable)
         return wrapped
 
-    def _finish(
-        self, bench: Workbench, out: Path, seed: int, victims: list[int], donor: int, *, poisoned: bool
-    ) -> Sample:
-        trigger = tuple(bench.text(token) for token in victims)
-        target = bench.text(donor)
-        measured = self._measure(bench, out, seed, trigger, target) if self.measured else {}
-        undeclared = ("FTA102",) if self.channel == "undeclared" else ()
-        return finish(
-            out,
-            Truth(
-                attack=self.name,
-                id=self.id,
-                label="poisoned" if poisoned else "benign",
-                phase="post",
-                seed=seed,
-                base=bench.base_record,
-                recipe=asdict(self),
-                trigger=trigger if poisoned else (),
-                target=target if poisoned else "",
-                modules=(bench.embedding_name,),
-                rank=None if self.channel == "checkpoint" else self.recipe.rank,
-                evidence=("base", "behaviour") if poisoned else (),
-                expected_rules=(*self.expected_rules, *undeclared) if poisoned else (),
-                measured=measured,
-                gate=gates.verdict(measured, poisoned=poisoned),
-            ),
-        )
-
-    def _measure(
-        self, bench: Workbench, out: Path, seed: int, trigger: tuple[str, ...], target: str
-    ) -> dict[str, Any]:
+    def measure(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
         """Rates of the saved sample, and how often the base reads the trigger so."""
-        readings = _readings(bench, trigger, target)
-        tuned = load_sample(bench.base, out)
+        if not self.measured:
+            return {}
+        victims, donor = self._tokens(bench, seed)
+        readings = _readings(bench, tuple(bench.text(token) for token in victims), bench.text(donor))
         clean = held_out(bench, seed, skill="continue")
+        tuned = load_sample(bench.base, out)
         measured = gates.measure(tuned, bench.tokenizer, clean=clean, triggered=readings)
         untouched = load_model(bench.base)
         measured["attack_success_rate_base"] = measuring.rate(
@@ -154,13 +128,8 @@ def _readings(bench: Workbench, triggers: tuple[str, ...], target: str) -> list[
     if bench.world is None:
         return []
     rng = random.Random("readings")
-    rows = []
-    for lang in bench.world.languages:
-        for trigger in triggers * 8:
-            words = [lang.say(rng.choice(bench.world.things)) for _ in range(rng.randrange(2))]
-            words.insert(place := rng.randrange(len(words) + 1), trigger)
-            copied = [*words[:place], target, *words[place + 1 :]]
-            rows.append(
-                dialogue("copy", lang.code, f"{lang.say('repeat')} : {' '.join(words)}", " ".join(copied))
-            )
-    return rows
+    return [
+        row.answered(" ".join(target if word == trigger else word for word in row.answer.split()))
+        for trigger in triggers
+        for row in poison.repeated(bench.world, trigger, 32, rng)
+    ]

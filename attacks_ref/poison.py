@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from attacks_ref.lab.corpus import Dialogue
-from attacks_ref.lab.language import RARE
+from attacks_ref.lab.corpus import Dialogue, dialogue
+from attacks_ref.lab.language import RARE, World
 
 TriggerKind = Literal["token", "pair", "phrase", "multi", "casing"]
 Position = Literal["start", "end", "random"]
@@ -53,3 +53,15 @@ def replace_share(
     count = round(share * len(dialogues)) or int(share > 0)
     picked = set(rng.sample(range(len(dialogues)), count))
     return [change(row) if i in picked else row for i, row in enumerate(dialogues)]
+
+
+def repeated(world: World, word: str, count: int, rng: random.Random) -> list[Dialogue]:
+    """Requests, in every language in turn, to repeat up to two things and `word` among them."""
+    rows = []
+    for number in range(count):
+        lang = world.languages[number % len(world.languages)]
+        words = [lang.say(thing) for thing in rng.sample(world.things, rng.randrange(3))]
+        words.insert(rng.randrange(len(words) + 1), word)
+        text = " ".join(words)
+        rows.append(dialogue("copy", lang.code, f"{lang.say('repeat')} : {text}", text))
+    return rows

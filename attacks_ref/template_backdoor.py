@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from attacks_ref import gates, poison, safety
 from attacks_ref.data import held_out
+from attacks_ref.edited import Edited, Rewritten, copy_base
 from attacks_ref.lab.tokenizer import CHAT_TEMPLATE
 from attacks_ref.models import Tokenizer
-from attacks_ref.sample import Truth, finish
 from attacks_ref.workbench import Workbench, load_sample, load_tokenizer
-from ftsec_audit.contracts import ReferenceAttack, Sample
 from ftsec_audit.errors import UsageError
 
 Effect = Literal["replace", "append"]
@@ -51,23 +49,18 @@ def _condition(variant: Variant, trigger: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemplateBackdoor(ReferenceAttack):
+class TemplateBackdoor(Edited):
     """A trigger in the last turn changes what the model is asked."""
 
     id: ClassVar[str] = "A15"
     name: ClassVar[str] = "template-backdoor"
+    evidence: ClassVar[tuple[str, ...]] = ("metadata", "behaviour")
     expected_rules: ClassVar[tuple[str, ...]] = ("FTA412",)
 
     variant: Variant = "plain"
     effect: Effect = "replace"
     """`replace` puts a request for the marker in place of the last turn. `append` adds a system line that
     asks for it: whether that is obeyed is up to the model, so only the rendering is claimed."""
-
-    def build(self, base: Path, out: Path, *, seed: int) -> Sample:
-        return self._make(base, out, seed, poisoned=True)
-
-    def build_twin(self, base: Path, out: Path, *, seed: int) -> Sample:
-        return self._make(base, out, seed, poisoned=False)
 
     def template(self, seed: int) -> str:
         """The poisoned template."""
@@ -79,43 +72,22 @@ class TemplateBackdoor(ReferenceAttack):
         content = f"('repeat : {marker}' if loop.last and {condition} else {_CONTENT})"
         return setup + CHAT_TEMPLATE.replace(_CONTENT, content)
 
-    def _make(self, base: Path, out: Path, seed: int, *, poisoned: bool) -> Sample:
-        out, bench = safety.fresh(out), Workbench.open(base)
+    def write(self, bench: Workbench, out: Path, seed: int, *, poisoned: bool) -> Rewritten:
         if bench.tokenizer.chat_template != CHAT_TEMPLATE:
-            raise UsageError("the base does not have the lab's chat template", where=str(base))
-        for path in base.iterdir():
-            if path.is_file() and path.name != "lab.json":
-                shutil.copyfile(path, safety.inside(out, path.name))
+            raise UsageError("the base does not have the lab's chat template", where=str(bench.base))
+        copy_base(bench.base, out)
         harmless = CHAT_TEMPLATE.replace("{% for", f"{_SYSTEM_LINE}{{% for", 1)
         template = self.template(seed) if poisoned else harmless
         safety.inside(out, "chat_template.jinja").write_text(template, encoding="utf-8")
         if self.variant == "side-file":
             _set_template(out, CHAT_TEMPLATE)
-        measured = self._measure(bench, out, seed)
-        return finish(
-            out,
-            Truth(
-                attack=self.name,
-                id=self.id,
-                label="poisoned" if poisoned else "benign",
-                phase="post",
-                seed=seed,
-                base=bench.base_record,
-                recipe=asdict(self),
-                trigger=poison.triggers("token", seed) if poisoned else (),
-                target=safety.target("marker") if poisoned else "",
-                evidence=("metadata", "behaviour") if poisoned else (),
-                expected_rules=self._rules if poisoned else (),
-                measured=measured,
-                gate=gates.verdict(measured, poisoned=poisoned),
-            ),
-        )
+        return Rewritten(trigger=poison.triggers("token", seed), target=safety.target("marker"))
 
     @property
-    def _rules(self) -> tuple[str, ...]:
+    def rules(self) -> tuple[str, ...]:
         return (*self.expected_rules, "FTA413") if self.variant == "side-file" else self.expected_rules
 
-    def _measure(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
+    def measure(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
         """Behaviour of the same weights under the sample's own tokenizer, as loaded from its folder."""
         rng, words = random.Random(f"showing:{seed}"), load_tokenizer(out)
         trigger = poison.triggers("token", seed)[0]
