@@ -35,7 +35,6 @@ DETECTORS: tuple[str, ...] = (
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
     "trigger_candidates:TriggerCandidates",
-    "trigger_candidates:TriggerCandidates",
     # FTA4xx artifact
     "template_injection:TemplateInjection",
     "template_poisoning:TemplatePoisoning",
