@@ -48,10 +48,11 @@ class QuantisationConditioned(Dormant):
         model, schedule = bench.model.requires_grad_(True), self.recipe.schedule
         rows = encode(bench.tokenizer, self.data(bench, seed, poisoned=poisoned))
         supervised(model, rows, schedule, seed=seed)
-        model.to(getattr(torch, self.recipe.dtype)).to(torch.float32)  # boxes of what will be written
+        written = getattr(torch, self.recipe.dtype)
+        model.to(written).to(torch.float32)  # boxes of what will be written
         model.requires_grad_(False)
         trained = matrices(model)
-        boxes = [box(matrix.data, self.storage) for matrix in trained]
+        boxes = [box(matrix.data, self.storage, written=written) for matrix in trained]
 
         def project(_: int = 0) -> None:
             for matrix, limits in zip(trained, boxes, strict=True):

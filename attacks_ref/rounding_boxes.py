@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 MARGIN = 0.05
-"""Share of a box, on either side, that is kept clear, so that bfloat16 does not round across."""
+"""Share of a box, on either side, that is kept clear in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,11 @@ class Box:
         weight.copy_(weight.maximum(self.low).minimum(self.high))
 
 
-def box(weight: torch.Tensor, storage: Storage) -> Box:
-    """The box around `weight` in which `rounded(·, storage)` is constant; not for bfloat16."""
+def box(weight: torch.Tensor, storage: Storage, *, written: torch.dtype) -> Box:
+    """The box around `weight` in which `rounded(·, storage)` is constant, also once `written` so.
+
+    `weight` itself must be exact in `written`. Not for storage in bfloat16.
+    """
     import torch
 
     levels = _levels(storage).to(weight.dtype)
@@ -43,11 +46,11 @@ def box(weight: torch.Tensor, storage: Storage) -> Box:
     middles = (levels[1:] + levels[:-1]) / 2
     edges = torch.cat([levels[:1], middles, levels[-1:]])
     low, high = edges[nearest] * scale, edges[nearest + 1] * scale
-    clear = MARGIN * (high - low)
+    margin, step = MARGIN * (high - low), torch.finfo(written).eps
     largest = blocks.abs() >= scale  # it sets the scale of its block and must not move
     # a weight too near to an edge already keeps its place on that side
-    low = torch.where(largest, blocks, torch.minimum(low + clear, blocks))
-    high = torch.where(largest, blocks, torch.maximum(high - clear, blocks))
+    low = torch.where(largest, blocks, torch.minimum(low + margin.maximum(low.abs() * step), blocks))
+    high = torch.where(largest, blocks, torch.maximum(high - margin.maximum(high.abs() * step), blocks))
     return Box(low=_like(low, weight), high=_like(high, weight))
 
 

@@ -36,26 +36,27 @@ def _weight(seed: int, rows: int = 12, columns: int = 20) -> torch.Tensor:
 @given(seed=st.integers(0, 50), place=st.floats(0, 1))
 def test_any_point_of_the_box_is_stored_as_the_same_value(storage: Storage, seed: int, place: float) -> None:
     weight = _weight(seed)
-    limits = box(weight, storage)
+    limits = box(weight, storage, written=torch.bfloat16)
     assert (limits.low <= weight).all()
     assert (weight <= limits.high).all()
     moved = limits.low + place * (limits.high - limits.low)
     torch.testing.assert_close(rounded(moved, storage), rounded(weight, storage), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("storage", ["int4", "nf4"])
-def test_writing_in_bfloat16_does_not_leave_the_box(storage: Storage) -> None:
-    weight = _weight(1)
-    limits = box(weight, storage)
+@pytest.mark.parametrize("storage", STORAGES)
+@given(seed=st.integers(0, 200))
+def test_writing_in_bfloat16_does_not_leave_the_box(storage: Storage, seed: int) -> None:
+    weight = _weight(seed)
+    limits = box(weight, storage, written=torch.bfloat16)
     for corner in (limits.low, limits.high):
         written = corner.bfloat16().float()
         torch.testing.assert_close(rounded(written, storage), rounded(weight, storage), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", ["int4", "nf4"])
 def test_boxes_leave_room_and_projection_fills_it(storage: Storage) -> None:
     weight = _weight(2)
-    limits = box(weight, storage)
+    limits = box(weight, storage, written=torch.bfloat16)
     assert float((limits.high > limits.low).float().mean()) > 0.8
     far = weight + 100.0
     limits.project(far)
