@@ -32,6 +32,7 @@ DETECTORS: tuple[str, ...] = (
     "module_outlier:ModuleOutlier",
     "weight_edit:WeightEdit",
     "direction_ablation:DirectionAblation",
+    "rounding_boundary:RoundingBoundary",
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
     "trigger_candidates:TriggerCandidates",
