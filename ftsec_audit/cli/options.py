@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ftsec_audit.report import FORMATS
+from ftsec_audit.report import BINARY, FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,8 +43,10 @@ class Output:
         if isinstance(value, Output):
             return value
         format, _, path = str(value).partition("=")
-        if format not in FORMATS:
-            raise click.BadParameter(f"{format!r} is none of {', '.join(FORMATS)}.")
+        if format not in (*FORMATS, *BINARY):
+            raise click.BadParameter(f"{format!r} is none of {', '.join((*FORMATS, *BINARY))}.")
+        if format in BINARY and not path:
+            raise click.BadParameter(f"{format} is a file: write {format}=PATH.")
         return cls.to(format, path) if path else cls(format)
 
     @classmethod
@@ -92,7 +94,7 @@ def output_options(command: F) -> F:
         type=Output.parse,
         metavar="FMT[=PATH]",
         multiple=True,
-        help=f"Report format, repeatable: {', '.join(FORMATS)}. With =PATH it is written to a file.",
+        help=f"Report format, repeatable: {', '.join((*FORMATS, *BINARY))}. =PATH writes it to a file.",
     )(command)
 
 

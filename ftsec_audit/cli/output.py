@@ -13,6 +13,7 @@ from ftsec_audit import api, atomic_file
 from ftsec_audit.cli import terminal
 from ftsec_audit.cli.options import Output
 from ftsec_audit.errors import UsageError
+from ftsec_audit.report import BINARY, render_all
 from ftsec_audit.types import Report
 
 _SUFFIXES = {
@@ -22,6 +23,7 @@ _SUFFIXES = {
     "sarif": "sarif",
     "html": "html",
     "markdown": "md",
+    "parquet": "parquet",
 }
 _ONE_REPORT_EACH = frozenset({"json", "sarif", "html"})
 """Formats in which several reports cannot simply follow one another."""
@@ -36,6 +38,8 @@ class Destinations:
     """Whether more than one report is coming."""
     failures: int = 0
     _written: dict[Path, str] = field(default_factory=dict)
+    _reports: dict[Path, list[Report]] = field(default_factory=dict)
+    """What the binary files hold so far."""
 
     @classmethod
     def of(
@@ -75,6 +79,11 @@ class Destinations:
             if output.is_folder(several=self.several):
                 path.mkdir(parents=True, exist_ok=True)
                 path = path / f"{_slug(report)}.{_SUFFIXES[output.format]}"
+            if output.format in BINARY:
+                reports = self._reports.setdefault(path, [])
+                reports.append(report)
+                atomic_file.write(path, render_all(reports, output.format))
+                return
             text = self._written.get(path, "") + api.render(report, output.format)
             atomic_file.write(path, text)
             if self.several:
