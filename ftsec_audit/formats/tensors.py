@@ -165,10 +165,12 @@ class TensorIndex(Mapping[str, TensorEntry]):
             yield from (whole if by_rows else whole.reshape(-1)).split(length // unit)
             return
         buffer = _buffer(min(entry.nbytes, length))
-        for done in range(0, entry.nbytes, len(buffer)):
-            block = buffer[: min(len(buffer), entry.nbytes - done)]
-            flat = self._span(entry, entry.offset + done, block)
-            yield flat.reshape(-1, *row_shape) if by_rows else flat
+        memory, values = buffer.numpy().data, buffer.view(torch_dtype(entry.dtype))
+        whole = values.reshape(-1, *row_shape) if by_rows else values
+        for done in range(0, entry.nbytes, len(memory)):
+            left = min(len(memory), entry.nbytes - done)
+            self._fill(entry, entry.offset + done, memory[:left])
+            yield whole if left == len(memory) else whole[: left // unit]
 
     def read_into(self, name: str, buffer: memoryview, start: int = 0) -> None:
         """Fill `buffer` with the bytes of the tensor's span from byte `start` of it on.

@@ -5,6 +5,7 @@ A factor X is (d, r), tall: B of an update as it is, A transposed. Nothing here 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -25,14 +26,20 @@ class Scratch:
 
     def __init__(self) -> None:
         self._memory: dict[torch.dtype, Tensor] = {}
+        self._taken: dict[torch.dtype, Tensor] = {}
+        """What was last taken: mostly, the next block is like the last."""
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor of anything."""
-        size = torch.Size(shape).numel()
+        last = self._taken.get(dtype)
+        if last is not None and last.shape == shape:
+            return last
+        size = math.prod(shape)
         memory = self._memory.get(dtype)
         if memory is None or memory.numel() < size:
             memory = self._memory[dtype] = torch.empty(size, dtype=dtype)
-        return memory[:size].view(*shape)
+        taken = self._taken[dtype] = memory[:size].view(*shape)
+        return taken
 
     def converted(self, block: Tensor, dtype: torch.dtype) -> Tensor:
         """The block in that dtype, with its own order of axes; the block itself where it has it already."""

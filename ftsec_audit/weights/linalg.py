@@ -1,4 +1,4 @@
-"""Textbook statistics of spectra, vectors and subspaces, and the randomised range finder.
+"""Textbook statistics of spectra, vectors and subspaces.
 
 Spectra are 1-d tensors of singular values, descending, non-negative. Every statistic here is invariant
 to scaling its argument, except the Marchenko–Pastur edge. An all-zero or empty argument has no shape
@@ -8,8 +8,6 @@ to speak of: the answer is then 0.0; NaN in gives NaN out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -88,50 +86,6 @@ def marchenko_pastur_edge(rows: int, columns: int, sigma: float) -> float:
     σ(√rows + √columns): the upper edge of the Marchenko–Pastur bulk; what exceeds it is not noise.
     """
     return sigma * (math.sqrt(rows) + math.sqrt(columns))
-
-
-@dataclass(frozen=True)
-class LinearOperator:
-    """A matrix known only by its products: `apply(X) = W X`, `adjoint(Y) = Wᵀ Y`."""
-
-    shape: tuple[int, int]
-    apply: Callable[[Tensor], Tensor]
-    adjoint: Callable[[Tensor], Tensor]
-
-    @classmethod
-    def of(cls, matrix: Tensor) -> LinearOperator:
-        return cls((matrix.shape[0], matrix.shape[1]), lambda x: matrix @ x, lambda y: matrix.mT @ y)
-
-
-def range_finder(
-    operator: LinearOperator, rank: int, *, oversampling: int = 8, power: int = 1, seed: int = 0
-) -> Tensor:
-    """Orthonormal (rows, k) basis that nearly spans the leading left singular vectors.
-
-    Randomised subspace iteration, 2·power + 1 products (Halko, Martinsson & Tropp 2011, algorithm 4.4).
-    """
-    rows, columns = operator.shape
-    k = min(rank + oversampling, rows, columns)
-    generator = torch.Generator().manual_seed(seed)
-    basis: Tensor = torch.linalg.qr(operator.apply(torch.randn(columns, k, generator=generator))).Q
-    for _ in range(power):
-        basis = torch.linalg.qr(operator.adjoint(basis)).Q
-        basis = torch.linalg.qr(operator.apply(basis)).Q
-    return basis
-
-
-def randomized_svd(
-    operator: LinearOperator, rank: int, *, oversampling: int = 8, power: int = 1, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Leading (U (rows, k), σ (k,), V (columns, k)), k = min(rank, shape); σ never exceeds the true one.
-
-    A screen, not a measurement: on a flat spectrum σ₁ comes out low (by 8–15 % of a noise edge at
-    power 1); raise `power` for what the screen flags. (Halko, Martinsson & Tropp 2011, algorithm 5.1.)
-    """
-    basis = range_finder(operator, rank, oversampling=oversampling, power=power, seed=seed)
-    right, sigma, left = torch.linalg.svd(operator.adjoint(basis).double(), full_matrices=False)
-    k = min(rank, sigma.numel())
-    return basis @ left.mT[:, :k].to(basis.dtype), sigma[:k], right[:, :k].to(basis.dtype)
 
 
 def _energy(singular_values: Tensor) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ftsec_audit.weights.factors import Scratch
+
 BLOCK_ELEMENTS = 1 << 17
 """Elements of either side in memory at once: 512 KiB of float32, so that a block stays in cache."""
 
@@ -94,31 +96,57 @@ class Moments:
             column_energies=torch.zeros(columns, dtype=torch.float64) if with_columns else None,
             changed=torch.zeros(rows, dtype=torch.bool),
         )
-        for start, after, before in source.blocks():
-            moments._add(start, after, before)
+        for block in differences(source):
+            moments._add(block)
         moments.finite &= all(bool(block.isfinite().all()) for block in source.beyond())
         moments.energy = float(moments.row_energies.sum())
         return moments
 
-    def _add(self, start: int, after: Tensor, before: Tensor | None) -> None:
-        old = None if before is None else before.float()
-        if old is not None:
-            self.base_energy = (self.base_energy or 0.0) + _energy(old)
-        delta = difference(after, old)
-        here = slice(start, start + len(delta))
-        squares = delta.square()
+    def _add(self, block: Difference) -> None:
+        if block.before is not None:
+            self.base_energy = (self.base_energy or 0.0) + _energy(block.before)
+        here = slice(block.start, block.start + block.delta.shape[0])
+        squares = torch.mul(block.delta, block.delta, out=block.spare)
         rows = squares.sum(1)
-        peak = float(rows.max()) if len(rows) else 0.0
+        lowest, highest = (float(end) for end in rows.aminmax()) if rows.numel() else (0.0, 0.0)
         least, most = _FLOAT32_ENERGIES
-        if not least < peak < most:
-            squares = delta.double().square_()
+        if not least < highest < most:
+            squares = block.delta.double().square_()
             rows = squares.sum(1)
-            self.finite = self.finite and (math.isfinite(float(rows.sum())) or bool(after.isfinite().all()))
-        self.changed[here] |= _changed(delta, rows)
+            if not math.isfinite(float(rows.sum())):
+                self.finite = self.finite and bool(block.after.isfinite().all())
+        self.changed[here] |= lowest > 0 or _changed(block.delta, rows)
         self.row_energies[here] += rows
         if self.column_energies is not None:
             self.column_energies += squares.sum(0)
-        self.fourth += float(torch.dot(squares.flatten(), squares.flatten()))
+        flat = squares.view(-1)
+        self.fourth += float(torch.dot(flat, flat))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A block of a source in float32; everything in memory that the next block overwrites."""
+
+    start: int
+    """Its first row."""
+    after: Tensor
+    """As stored."""
+    before: Tensor | None
+    delta: Tensor
+    """after − before, or `after` where there is nothing before."""
+    spare: Tensor
+    """Memory of the same shape for whatever is made of it; may be that of `before`."""
+
+
+def differences(source: Source) -> Iterator[Difference]:
+    """The blocks of a source, in the same two blocks of memory throughout."""
+    first, second = Scratch(), Scratch()
+    for start, after, before in source.blocks():
+        delta, old = first.converted(after, torch.float32), None
+        if before is not None:
+            old = second.converted(before, torch.float32)
+            delta = torch.sub(delta, old, out=first.take(after.shape, torch.float32))
+        yield Difference(start, after, old, delta, second.take(after.shape, torch.float32))
 
 
 def _changed(delta: Tensor, energies: Tensor) -> Tensor:
@@ -133,12 +161,6 @@ def _changed(delta: Tensor, energies: Tensor) -> Tensor:
 def _energy(values: Tensor) -> float:
     energy = float(torch.dot(values.flatten(), values.flatten()))
     return energy if math.isfinite(energy) else float(values.double().square().sum())
-
-
-def difference(after: Tensor, before: Tensor | None) -> Tensor:
-    """after − before, float32, in memory of its own."""
-    delta = after.to(torch.float32, copy=True)
-    return delta if before is None else delta.sub_(before.float())
 
 
 def _stacked(rows: list[tuple[Tensor, Tensor | None]], columns: int) -> tuple[Tensor, Tensor | None]:

@@ -48,7 +48,10 @@ class StoredTensor:
         """The matrix from the top in blocks (k, columns), or pieces (1, k) of its only row."""
         rows, columns = self.shape
         for block in self.index.blocks(self.name, elements * self.dtype.itemsize):
-            yield block.reshape(1 if rows == 1 else -1, columns if rows > 1 else block.numel())
+            if rows > 1 and block.dim() == 2:
+                yield block
+            else:
+                yield block.reshape(1 if rows == 1 else -1, columns if rows > 1 else block.numel())
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """Single rows by number, float32 (k, columns)."""
@@ -72,8 +75,11 @@ class StoredPair(Source):
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         start = 0
         for after, before in self._pairs(BLOCK_ELEMENTS):
-            rows = len(after) if before is None else min(len(after), len(before))
-            yield start, after[:rows], None if before is None else before[:rows]
+            rows = after.shape[0] if before is None else min(after.shape[0], before.shape[0])
+            if before is None or after.shape == before.shape:
+                yield start, after, before
+            else:
+                yield start, after[:rows], before[:rows]
             start += rows if self.shape[0] > 1 else 0
 
     def beyond(self) -> Iterator[Tensor]:

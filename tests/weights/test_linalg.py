@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftsec_audit.weights import linalg
@@ -83,21 +83,9 @@ def test_principal_cosines_of_a_rotation() -> None:
     assert linalg.principal_cosines(plane, mixed).tolist() == pytest.approx([1.0, math.cos(angle)])
 
 
-@settings(max_examples=20)
-@given(st.integers(5, 60), st.integers(5, 60), st.integers(1, 4), st.integers(0, 10_000))
-def test_randomised_svd_recovers_low_rank(rows: int, columns: int, rank: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(rows, rank, generator=generator) @ torch.randn(rank, columns, generator=generator)
-    u, sigma, v = linalg.randomized_svd(linalg.LinearOperator.of(matrix), rank, seed=seed)
-    exact = torch.linalg.svdvals(matrix.double())[:rank]
-    assert torch.allclose(sigma, exact, rtol=1e-4, atol=1e-4 * float(exact[0]))
-    assert torch.allclose(u * sigma.float() @ v.mT, matrix, atol=1e-4 * float(exact[0]))
-
-
 def test_noise_stays_under_the_marchenko_pastur_edge_and_a_spike_does_not() -> None:
     noise = 0.1 * torch.randn(300, 200, generator=torch.Generator().manual_seed(1))
     edge = linalg.marchenko_pastur_edge(300, 200, 0.1)
     assert float(torch.linalg.svdvals(noise)[0]) < 1.03 * edge
     spike = noise + 2 * edge * torch.outer(torch.eye(300)[0], torch.eye(200)[0])
-    _, sigma, _ = linalg.randomized_svd(linalg.LinearOperator.of(spike), 1, power=2)
-    assert float(sigma[0]) > 1.5 * edge
+    assert float(torch.linalg.svdvals(spike)[0]) > 1.9 * edge
