@@ -6,10 +6,13 @@ weights, each of which may move only inside the box of values that rounds to the
 would have gone further end at the edge of their box, which no other training knows about.
 
 **Statistic.** For every attention and MLP matrix and every grid (int8 by rows, nf4 and fp4 in blocks of 64,
-q8_0 and q4_0 in blocks of 32), the share of weights within 5 % of a box's width from an edge of their box:
-10 % for weights that know nothing of the grid, whatever their distribution, 27 % in published attacks.
-Detected when the share is ≥ `crowded` and `excess` times what the strip beside it holds, in at least
-`fewest` matrices on one grid. LOW confidence: no benign population is at hand.
+q8_0 and q4_0 in blocks of 32, symmetric int4 in blocks of 64 and 128), the share of weights in the strips of
+15 % of a box's width along its two edges. Weights that know nothing of a grid lie evenly whatever their
+distribution, and 30 % are there; e = (share − 0.3)/0.7 is the part that is held there beyond that. Published
+attacks have 27 % within 5 % of the edges where 10 % is chance, which is e = 0.19; `held` is less than half of
+it. The wide strip allows for the margin that an attacker keeps. Detected when e ≥ `held` in at least `fewest`
+matrices on one grid. LOW confidence: no benign population is at hand. Over 313 matrices of trained lab models
+e was at most 0.05, its mean within 0.015 of 0.
 
 **Sources.** Egashira et al., arXiv:2405.18137 (LLM.int8, nf4, fp4) and arXiv:2505.23786 (GGUF).
 
@@ -17,9 +20,10 @@ Detected when the share is ≥ `crowded` and `excess` times what the strip besid
 fall on edges of another grid; they are told by their repeated values and not asked. Training with simulated
 quantisation lets some weights oscillate about edges.
 
-**Evasions.** Keeping a distance from the edges, noise after the last projection, other grids (k-quants; GPTQ
-and AWQ round by calibration data), fewer than `fewest` matrices, or leaving alone the rows that are read.
-Saving in bfloat16 blurs the edges of int8 and q8_0 boxes, which are no wider than its steps.
+**Evasions.** Keeping a distance of more than 15 % of the box from its edges, little drift (three tenths of a
+box and more are seen), noise after the last projection, other grids (k-quants; GPTQ and AWQ round by
+calibration data), fewer than `fewest` matrices, or leaving alone the rows that are read. Saving in bfloat16
+blurs the edges of int8 and q8_0 boxes, which are about as wide as its steps.
 
 **Cost.** No base is needed. Two runs of 64 rows of every matrix are read, the whole matrix where it is kept
 transposed.
@@ -59,7 +63,7 @@ ROUNDING_BOUNDARY = Rule(
     remediation="Do not quantise this checkpoint, or probe the quantised model as carefully as the original; "
     "adding noise of half a box to the weights before quantising breaks the condition.",
 )
-_GRIDS = ("int8", "nf4", "fp4", "q8_0", "q4_0")
+_GRIDS = ("int8", "nf4", "fp4", "q8_0", "q4_0", "int4 by 64", "int4 by 128")
 _RUN = 64
 """Consecutive rows that are read together: whole blocks, whatever the width."""
 
@@ -69,18 +73,16 @@ class RoundingBoundary(WeightDetector):
     rules = (ROUNDING_BOUNDARY,)
     profile = Profile.STANDARD
 
-    crowded: float = 0.15
-    """Share of weights near an edge from which on a matrix is conspicuous: half more than chance."""
-    excess: float = 1.5
-    """Least ratio of that share to what the strip beside it holds."""
+    held: float = 0.08
+    """Part of the weights held at the edges of their boxes from which on a matrix is conspicuous."""
     fewest: int = 3
     """Fewest conspicuous matrices."""
     least_weights: int = 2048
-    """Weights below which a share says little: its standard error is then 0.7 %."""
+    """Weights below which a share says little: its standard error is then 1 %."""
     shown: int = 8
 
     def measure(self, delta: Delta) -> Mapping[str, float | list[float]]:
-        """Shares near the edges and beside them, on each grid, and over how many weights."""
+        """The part of the weights that is held at the edges of their boxes, on each grid."""
         from ftsec_audit.weights.delta import DeltaKind
 
         if len(delta.shape) != 2 or category_of(delta.name) not in (Category.ATTENTION, Category.MLP):
@@ -96,15 +98,15 @@ class RoundingBoundary(WeightDetector):
         rows = _read(delta)
         if is_comb(rows):
             return {"boxes_are_a_comb": 1.0}
-        values: dict[str, float | list[float]] = {}
-        for grid, mass in boundary_masses(rows).items():
-            if mass.count >= self.least_weights:
-                values |= {f"{grid}_near": mass.near, f"{grid}_beside": mass.beside}
-        return values
+        return {
+            f"{grid}_held": mass.held
+            for grid, mass in boundary_masses(rows).items()
+            if mass.count >= self.least_weights
+        }
 
     def features(self, table: Measurements) -> dict[str, float]:
-        """The largest mean share near the edges over the grids; empty without matrices to look at."""
-        means = [value for grid in _GRIDS if (value := _mean_share(table.modules, grid)) is not None]
+        """The largest mean part held at edges over the grids; empty without matrices to look at."""
+        means = [value for grid in _GRIDS if (value := _mean_held(table.modules, grid)) is not None]
         return {"boundary_mass": max(means)} if means else {}
 
     def judge(self, table: Measurements, calibration: Calibration) -> Iterator[Finding]:
@@ -114,18 +116,18 @@ class RoundingBoundary(WeightDetector):
             return
         crowds = {grid: [m for m in modules if self._is_crowded(m, grid)] for grid in _GRIDS}
         grid, crowd = max(crowds.items(), key=lambda item: len(item[1]))
-        shares = {grid: share for grid in _GRIDS if (share := _mean_share(modules, grid)) is not None}
-        facts = ", ".join(f"{grid} {share:.1%}" for grid, share in shares.items())
+        means = {grid: mean for grid in _GRIDS if (mean := _mean_held(modules, grid)) is not None}
+        facts = ", ".join(f"{grid} {mean:+.1%}" for grid, mean in means.items())
         if len(crowd) >= self.fewest:
             yield ROUNDING_BOUNDARY.detected(
-                f"{len(crowd)} matrices have too many weights near the edges of {grid} boxes; mean share "
-                f"(10 % by chance): {facts}",
+                f"{len(crowd)} matrices have too many weights at the edges of {grid} boxes; held there "
+                f"beyond chance, on average: {facts}",
                 confidence=Confidence.LOW,
                 evidence=[_evidence(module, grid) for module in _most(crowd, grid)[: self.shown]],
             )
-        elif shares:
+        elif means:
             yield ROUNDING_BOUNDARY.not_detected(
-                f"mean share of weights near the edges of boxes (10 % by chance): {facts}",
+                f"weights held at the edges of boxes beyond chance, on average: {facts}",
                 confidence=Confidence.MEDIUM,
             )
         elif any("boxes_are_the_base's" in module.values for module in modules):
@@ -136,8 +138,7 @@ class RoundingBoundary(WeightDetector):
             yield ROUNDING_BOUNDARY.not_supported("no matrix is large enough, finite and stored in floats")
 
     def _is_crowded(self, module: ModuleMeasurement, grid: str) -> bool:
-        near, beside = _number(module, f"{grid}_near"), _number(module, f"{grid}_beside")
-        return near >= self.crowded and near >= self.excess * beside
+        return _number(module, f"{grid}_held") >= self.held
 
 
 def _read(delta: Delta) -> Tensor:
@@ -150,22 +151,22 @@ def _read(delta: Delta) -> Tensor:
     return torch.cat(runs)
 
 
-def _mean_share(modules: Sequence[ModuleMeasurement], grid: str) -> float | None:
-    shares = [_number(module, f"{grid}_near") for module in modules if f"{grid}_near" in module.values]
-    return sum(shares) / len(shares) if shares else None
+def _mean_held(modules: Sequence[ModuleMeasurement], grid: str) -> float | None:
+    parts = [_number(module, f"{grid}_held") for module in modules if f"{grid}_held" in module.values]
+    return sum(parts) / len(parts) if parts else None
 
 
 def _most(modules: Sequence[ModuleMeasurement], grid: str) -> list[ModuleMeasurement]:
-    return sorted(modules, key=lambda module: -_number(module, f"{grid}_near"))
+    return sorted(modules, key=lambda module: -_number(module, f"{grid}_held"))
 
 
 def _evidence(module: ModuleMeasurement, grid: str) -> Evidence:
-    near, beside = _number(module, f"{grid}_near"), _number(module, f"{grid}_beside")
+    held = _number(module, f"{grid}_held")
     return Evidence(
-        message=f"{near:.1%} of the weights lie within 5 % of an edge of their {grid} box, {beside:.1%} in a "
-        "strip of that width beside it",
-        statistic="share of weights near box edges",
-        value=near,
+        message=f"{0.3 + 0.7 * held:.1%} of the weights lie within 15 % of an edge of their {grid} box, "
+        "where 30 % is chance",
+        statistic="weights held at box edges",
+        value=held,
         location=Location(tensor=module.name),
     )
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEAR = 0.05
-"""Distance from an edge, in widths of the box, up to which a weight counts as near: 10 % of a box."""
-_BESIDE = 0.15
-"""End of the strip beside it, which is twice as wide."""
+STRIP = 0.15
+"""Width of the strips along either edge of a box, in widths of the box: an attack keeps some margin."""
 _COMB = 40
 """Most distinct values among 64 on a comb: two blocks of 4 bits have 32, bfloat16 leaves about 60."""
 _NF4 = (
@@ -32,19 +30,25 @@ _FP4 = (0.0, *_HALF_FP4, *(-level for level in _HALF_FP4))
 
 @dataclass(frozen=True)
 class BoundaryMass:
-    """Shares of weights by their distance from the nearest edge of their box."""
+    """How many weights lie in the strips along the edges of their boxes."""
 
-    near: float
-    """Up to NEAR; 0.1 where weights lie evenly."""
-    beside: float
-    """In the strip beside it, brought to the same width: what a smooth density puts near as well."""
+    share: float
+    """2·STRIP where weights lie evenly."""
     count: int
     """Weights that were looked at; blocks of zeros are not."""
 
+    @property
+    def held(self) -> float:
+        """The part of all weights that is in the strips beyond what lies there evenly; 0 by chance."""
+        return (self.share - 2 * STRIP) / (1 - 2 * STRIP)
+
 
 def boundary_masses(rows: Tensor) -> Mapping[str, BoundaryMass]:
-    """Name of the grid → masses of finite rows (k, in), whose first value starts a block."""
-    return {name: _masses(distances(rows.float())) for name, distances in GRIDS.items()}
+    """Name of the grid → mass of finite rows (k, in), whose first value starts a block."""
+    distances = {name: measured(rows.float()) for name, measured in GRIDS.items()}
+    return {
+        name: BoundaryMass(int((d < STRIP).sum()) / max(1, len(d)), len(d)) for name, d in distances.items()
+    }
 
 
 def is_comb(rows: Tensor) -> bool:
@@ -54,13 +58,6 @@ def is_comb(rows: Tensor) -> bool:
         return False
     distinct = 1 + (blocks.sort(dim=1).values.diff(dim=1) > 0).sum(dim=1)
     return float(distinct.double().median()) <= _COMB
-
-
-def _masses(distances: Tensor) -> BoundaryMass:
-    count = max(1, len(distances))
-    near = int((distances < NEAR).sum())
-    beside = int((distances < _BESIDE).sum()) - near
-    return BoundaryMass(near / count, beside / count * NEAR / (_BESIDE - NEAR), len(distances))
 
 
 def _even(values: Tensor, scale: Tensor) -> Tensor:
@@ -78,16 +75,14 @@ def _int8_rows(rows: Tensor) -> Tensor:
     return _even(rows[kept], largest[kept] / 127).flatten()
 
 
-def _q8_0(rows: Tensor) -> Tensor:
-    """GGUF's Q8_0: blocks of 32, the largest entry is 127."""
-    blocks, largest = _blocks(rows, 32)
-    return _even(blocks, largest / 127).flatten()
+def _even_blocks(size: int, levels: float) -> Callable[[Tensor], Tensor]:
+    """Blocks of `size` consecutive values, the largest of which is `levels` steps from 0."""
 
+    def distances(rows: Tensor) -> Tensor:
+        blocks, largest = _blocks(rows, size)
+        return _even(blocks, largest / levels).flatten()
 
-def _q4_0(rows: Tensor) -> Tensor:
-    """GGUF's Q4_0: blocks of 32, the entry of largest size is −8, whichever sign it has."""
-    blocks, largest = _blocks(rows, 32)
-    return _even(blocks, largest / 8).flatten()
+    return distances
 
 
 def _code(code: tuple[float, ...]) -> Callable[[Tensor], Tensor]:
@@ -122,6 +117,8 @@ GRIDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "int8": _int8_rows,
     "nf4": _code(_NF4),
     "fp4": _code(_FP4),
-    "q8_0": _q8_0,
-    "q4_0": _q4_0,
+    "q8_0": _even_blocks(32, 127),
+    "q4_0": _even_blocks(32, 8),
+    "int4 by 64": _even_blocks(64, 7),
+    "int4 by 128": _even_blocks(128, 7),
 }

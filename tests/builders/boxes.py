@@ -21,10 +21,12 @@ LEVELS = {
     "int8": torch.arange(-127, 128) / 127,
     "q8_0": torch.arange(-127, 128) / 127,
     "q4_0": torch.arange(-8, 9) / 8,
+    "int4 by 64": torch.arange(-7, 8) / 7,
+    "int4 by 128": torch.arange(-7, 8) / 7,
     "nf4": NF4,
     "fp4": FP4,
 }
-BLOCKS = {"int8": 0, "q8_0": 32, "q4_0": 32, "nf4": 64, "fp4": 64}
+BLOCKS = {"int8": 0, "q8_0": 32, "q4_0": 32, "nf4": 64, "fp4": 64, "int4 by 64": 64, "int4 by 128": 128}
 
 
 def _scaled(weight: torch.Tensor, grid: str) -> tuple[torch.Tensor, torch.Tensor]:

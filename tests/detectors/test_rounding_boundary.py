@@ -15,7 +15,7 @@ from ftsec_audit.types import Confidence, Outcome, Severity
 
 WIDTH = 64
 both_families = pytest.mark.parametrize("family", ["llama", "gpt2"])
-by_grid = pytest.mark.parametrize("grid", ["int8", "nf4", "fp4", "q8_0", "q4_0"])
+by_grid = pytest.mark.parametrize("grid", ["int8", "nf4", "fp4", "q8_0", "q4_0", "int4 by 64"])
 
 
 def checkpoint(path, edit=None, **options):
@@ -51,10 +51,10 @@ def test_a_checkpoint_conditioned_on_a_grid_is_found_without_a_base(tmp_path, fa
         Confidence.LOW,
     )
     assert f"edges of {grid} boxes" in found.summary
-    assert found.evidence[0].value > 0.15
+    assert found.evidence[0].value > 0.08
 
 
-@pytest.mark.parametrize("grid", ["nf4", "fp4", "q4_0"])
+@pytest.mark.parametrize("grid", ["nf4", "fp4", "q4_0", "int4 by 64"])
 @pytest.mark.parametrize("with_base", [True, False])
 def test_saving_in_bfloat16_does_not_hide_coarse_grids(tmp_path, grid, with_base):
     base = checkpoint(tmp_path / "base", dtype="BF16") if with_base else None
@@ -68,7 +68,7 @@ def test_saving_in_bfloat16_does_not_hide_coarse_grids(tmp_path, grid, with_base
 def test_other_weights_are_not_accused(tmp_path, family, dtype, seed):
     found = answer(checkpoint(tmp_path / "model", family=family, dtype=dtype, seed=seed))
     assert found.outcome is Outcome.NOT_DETECTED
-    assert "10 % by chance" in found.summary
+    assert "beyond chance" in found.summary
 
 
 @by_grid
@@ -86,7 +86,8 @@ def test_weights_stored_as_they_were_quantised_are_not_accused(tmp_path, grid):
     [
         ({"only": "layers.0.mlp"}, Outcome.DETECTED),
         ({"only": "layers.0.mlp.up"}, Outcome.NOT_DETECTED),
-        ({"margin": 0.1}, Outcome.NOT_DETECTED),
+        ({"margin": 0.1}, Outcome.DETECTED),
+        ({"margin": 0.2}, Outcome.NOT_DETECTED),
         ({"drift": 0.02}, Outcome.NOT_DETECTED),
     ],
 )
@@ -101,8 +102,8 @@ def test_the_share_is_a_feature(tmp_path):
         result = audit(detector, checkpoint(tmp_path / name, edit))
         table = type("Table", (), {"modules": result.measurements})
         shares.append(detector.features(table)["boundary_mass"])
-    assert shares[0] == pytest.approx(0.1, abs=0.02)
-    assert shares[1] > 0.15
+    assert shares[0] == pytest.approx(0, abs=0.02)
+    assert shares[1] > 0.08
 
 
 def test_the_base_itself_small_matrices_and_adapters(tmp_path):

@@ -27,20 +27,19 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_weights_that_know_nothing_of_a_grid_lie_evenly(grid, name, dtype):
     mass = boundary_masses(DISTRIBUTIONS[name].to(dtype).float())[grid]
-    assert mass.near == pytest.approx(0.1, abs=0.025)
-    assert mass.beside == pytest.approx(0.1, abs=0.025)
+    assert mass.share == pytest.approx(0.3, abs=0.02)
+    assert mass.held == pytest.approx(0, abs=0.03)
     assert mass.count == 128 * 1024
 
 
 @by_grid
-@pytest.mark.parametrize("drift", [0.2, 0.5, 1.0])
-def test_weights_held_inside_their_boxes_crowd_at_the_edges(grid, drift):
+@pytest.mark.parametrize("drift", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("margin", [1e-3, 0.05, 0.1])
+def test_weights_held_inside_their_boxes_crowd_at_the_edges(grid, drift, margin):
     weight = normal(128, 1024)
-    moved = boxes.boxed(weight, grid, drift=drift)
+    moved = boxes.boxed(weight, grid, drift=drift, margin=margin)
     assert torch.equal(boxes.codes(moved, grid), boxes.codes(weight, grid))
-    mass = boundary_masses(moved)[grid]
-    assert mass.near > 0.17
-    assert mass.near > 1.5 * mass.beside
+    assert boundary_masses(moved)[grid].held > 0.08
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -51,7 +50,7 @@ def test_quantised_weights_are_a_comb_or_away_from_the_edges(stored, dtype):
         assert is_comb(rows)
         return
     assert not is_comb(rows)
-    assert max(mass.near for mass in boundary_masses(rows).values()) < 0.15
+    assert max(mass.held for mass in boundary_masses(rows).values()) < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -67,7 +66,8 @@ def test_the_largest_weight_is_in_the_middle_of_its_box(grid):
     rows = torch.zeros(1, 64)
     rows[0, [0, 40]] = -3.0
     mass = boundary_masses(rows)[grid]
-    assert (mass.near, mass.beside, mass.count) == (0.0, 0.0, 64)
+    assert mass.share == 0
+    assert mass.count == (0 if grid == "int4 by 128" else 64)
 
 
 @by_grid
