@@ -30,6 +30,7 @@ DETECTORS: tuple[str, ...] = (
     # FTA2xx spectral
     "spectral_signature:SpectralSignature",
     "module_outlier:ModuleOutlier",
+    "intruder_dimensions:IntruderDimensions",
     "weight_edit:WeightEdit",
     "direction_ablation:DirectionAblation",
     "rounding_boundary:RoundingBoundary",
