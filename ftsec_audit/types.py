@@ -347,6 +347,8 @@ class Report:
     """What bounded the power of this scan: quantised, no base, small bank, skipped languages."""
     command: str = ""
     """The command line that reproduces this report."""
+    listed_at: Location | None = None
+    """The file and the line in which a list of models names the artifact."""
     seed: int = 0
     schema_version: str = "1.0"
 

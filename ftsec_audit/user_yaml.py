@@ -18,6 +18,11 @@ M = TypeVar("M", bound=BaseModel)
 
 def load(path: Path, model: type[M]) -> M:
     """The file at `path` as a `model`; raises UsageError naming every wrong line."""
+    return parse(text_of(path), model, where=str(path))
+
+
+def text_of(path: Path) -> str:
+    """The file at `path`, with the line ends it has; raises UsageError when it cannot be read or is large."""
     try:
         data = path.read_bytes()[: _MAX_BYTES + 1]
         text = data.decode()
@@ -27,7 +32,7 @@ def load(path: Path, model: type[M]) -> M:
         raise UsageError("is not UTF-8 text", where=str(path)) from error
     if len(data) > _MAX_BYTES:
         raise UsageError(f"is larger than {_MAX_BYTES} bytes", where=str(path))
-    return parse(text, model, where=str(path))
+    return text
 
 
 def parse(text: str, model: type[M], *, where: str) -> M:

@@ -19,6 +19,7 @@ from ftsec_audit.version import VERSION
 
 _COMMANDS = {
     "scan": "Audit one or a few models: the gate.",
+    "pin": "Write the commits of a list of models into it.",
     "diff": "Say what changed between revisions, or between two reports.",
     "report": "Render, merge or judge again stored reports; no weight is read.",
     "rules": "List the rules.",

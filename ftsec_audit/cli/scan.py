@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,7 @@ class _Gate:
                 progress=progress,
                 command=_reproduce(self._ctx, model),
             )
+        report = replace(report, listed_at=model.listed_at)
         self._destinations.write(report)
         if options["show_suppressed"]:
             for entry in report.suppressed:

@@ -1,5 +1,8 @@
 """SARIF 2.1.0: one result per rule and file, for code-scanning views and result stores.
 
+An artifact that a list of models names is not part of the repository that is looked at; the line which
+pins it is. There, a rule has one result, at that line, and the files of the artifact are related places.
+
 Results are detections only. Code-scanning services show every result as an alert, those of kind `pass`
 and suppressed ones included, so clean answers and suppressed findings are counted in the properties of
 the run. What could not be answered or was not looked at becomes a notification of the invocation.
@@ -25,6 +28,7 @@ from ftsec_audit.types import (
     Evidence,
     FileRecord,
     Finding,
+    Location,
     Outcome,
     Report,
     Rule,
@@ -173,8 +177,32 @@ def _results(report: Report, positions: dict[str, int]) -> Iterator[dict[str, An
         places: dict[str, list[Evidence]] = {}
         for evidence in finding.evidence:
             places.setdefault(evidence.location.file, []).append(evidence)
+        if report.listed_at is not None:
+            yield _at_its_pin(report, finding, report.listed_at, list(places), positions)
+            continue
         for file, evidence_there in (places or {"": []}).items():
             yield _result(report, finding, file or _main_file(report), evidence_there, positions)
+
+
+def _at_its_pin(
+    report: Report, finding: Finding, pin: Location, files: list[str], positions: dict[str, int]
+) -> dict[str, Any]:
+    """One result for all files, shown where the list names the artifact."""
+    result = _result(report, finding, "", list(finding.evidence), positions)
+    result["locations"][0]["physicalLocation"] = _physical(pin.file, pin.line or 1)
+    related = [file for file in files if file][:_MAX_EVIDENCE]
+    result["relatedLocations"] = [
+        {
+            "physicalLocation": _physical(file, 1),
+            "message": {"text": f"in {visible(report.artifact.resolved)}"},
+        }
+        for file in related
+    ]
+    return result
+
+
+def _physical(file: str, line: int) -> dict[str, Any]:
+    return {"artifactLocation": {"uri": _uri(file)}, "region": {"startLine": max(line, 1)}}
 
 
 def _result(
@@ -196,10 +224,7 @@ def _result(
         "message": {"text": _message(finding, evidence)},
         "locations": [
             {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": _uri(file)},
-                    "region": {"startLine": max(line, 1)},
-                },
+                "physicalLocation": _physical(file, line),
                 "logicalLocations": _tensors(evidence),
             }
         ],
@@ -259,15 +284,27 @@ def _notifications(report: Report) -> Iterator[dict[str, Any]]:
         level = "error" if finding.outcome is Outcome.ERROR else "warning"
         text = visible(phrases.without_answer(finding), _MAX_MESSAGE)
         yield {"level": level, "message": {"text": text}, "associatedRule": {"id": finding.rule}}
+    for reason in report.decision.reasons:
+        if reason.startswith("provenance."):
+            yield _breach(report, visible(reason, _MAX_MESSAGE))
     for entry in report.not_looked_at:
         text = visible(f"not looked at: {entry.what}: {entry.reason}", _MAX_MESSAGE)
         yield {"level": "warning" if entry.incomplete else "note", "message": {"text": text}}
+
+
+def _breach(report: Report, text: str) -> dict[str, Any]:
+    """What the policy says of where the artifact comes from; no rule's answer, so no result."""
+    notification: dict[str, Any] = {"level": "error", "message": {"text": text}}
+    if (pin := report.listed_at) is not None:
+        notification["locations"] = [{"physicalLocation": _physical(pin.file, pin.line or 1)}]
+    return notification
 
 
 def _properties(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
         "policy": visible(report.decision.policy),
+        "reasons": [visible(reason, _MAX_MESSAGE) for reason in report.decision.reasons],
         "artifact": visible(report.artifact.resolved),
         "digest": visible(report.artifact.digest),
         "base": visible(report.base.resolved) if report.base else None,

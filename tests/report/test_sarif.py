@@ -151,3 +151,34 @@ def test_no_more_results_than_services_accept() -> None:
     finding = replace(reports.failing().detected()[0], evidence=evidence, severity=Severity.LOW)
     findings: tuple[Finding, ...] = (finding,) * 260
     assert len(run_of(replace(reports.failing(), findings=findings))["results"]) == sarif.MAX_RESULTS
+
+
+def test_of_a_listed_artifact_each_rule_is_shown_once_at_the_line_that_pins_it(validator: Any) -> None:
+    evidence = tuple(Evidence(message="x", location=Location(file=f"{i}.bin", line=i)) for i in (1, 2, 2))
+    finding = replace(reports.failing().detected()[0], evidence=evidence)
+    listed = Location(file="deploy/models.yaml", line=7)
+    report = replace(reports.failing(), findings=(finding,), listed_at=listed)
+    log = json.loads(sarif.render(report))
+    assert [error.message for error in validator.iter_errors(log)] == []
+    [result] = log["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": "deploy/models.yaml"}, "region": {"startLine": 7}}
+    related = [r["physicalLocation"]["artifactLocation"]["uri"] for r in result["relatedLocations"]]
+    assert related == ["1.bin", "2.bin"]
+    moved = replace(report, listed_at=Location(file="deploy/models.yaml", line=9))
+    [later] = run_of(moved)["results"]
+    assert later["partialFingerprints"] == result["partialFingerprints"], "the same alert on another line"
+
+
+def test_a_breach_of_provenance_is_a_notification_at_the_pin(validator: Any) -> None:
+    decision = replace(
+        reports.passing().decision, reasons=("provenance.pinned_revision: a/b names no full commit",)
+    )
+    report = replace(reports.passing(), decision=decision, listed_at=Location(file="models.yaml", line=3))
+    log = json.loads(sarif.render(report))
+    assert [error.message for error in validator.iter_errors(log)] == []
+    [run] = log["runs"]
+    [note, *_] = run["invocations"][0]["toolExecutionNotifications"]
+    assert note["level"] == "error"
+    assert note["locations"][0]["physicalLocation"]["region"]["startLine"] == 3
+    assert run["properties"]["reasons"] == list(decision.reasons)
