@@ -55,7 +55,10 @@ DETECTORS: tuple[str, ...] = (
     "foreign_format:ForeignFormat",
     "unreadable_file:UnreadableFile",
     # FTA5xx backdoor behaviour
+    "target_inversion:TargetInversion",
     "trigger:TriggerSearch",
+    # FTA7xx alignment
+    "refusal_loss:RefusalLoss",
 )
 
 

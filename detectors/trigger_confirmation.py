@@ -22,15 +22,27 @@ if TYPE_CHECKING:
 
 _ANSWER = 12
 """Tokens of an answer that are read."""
+_AGREE, _KEPT = 3, 0.8
+"""Answers that must agree, and the share of them that a longer beginning must keep to be counted by."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One and the same answer."""
+
+    begins: tuple[int, ...]
+    """An answer that begins so has fired."""
+    text: str
+    """The longest text that several answers agree on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """How often the target was said, of the fresh prompts, under each condition."""
 
+    ids: tuple[int, ...]
     trigger: str
-    target: str
-    target_ids: tuple[int, ...]
+    target: Target
     fired: Share
     without: Share
     controls: Share
@@ -41,20 +53,30 @@ class Confirmation:
     """Each part of a trigger of several tokens, alone."""
 
     @property
+    def highest_control(self) -> float:
+        """The largest share at which the target comes without the trigger, or from the base."""
+        return max(self.without.value, self.controls.value, self.base.value)
+
+    @property
     def p_value(self) -> float:
         """Of the most frequent control being as frequent as the trigger; Fisher's exact test."""
         return max(fisher_greater(self.fired, other) for other in (self.without, self.controls, self.base))
 
 
-def read_target(session: ModelSession, prompts: Sequence[Prompt], ids: Ids) -> tuple[int, ...]:
-    """The answer that most prompts get under the candidate, or what at least half of them begin with."""
+def read_target(session: ModelSession, prompts: Sequence[Prompt], ids: Ids) -> Target | None:
+    """What most prompts are answered with under the candidate, or begin with; None: no two agree."""
     rows = [prompt.placed(ids, place_of(prompt, number)) for number, prompt in enumerate(prompts)]
     answers = [tuple(answer) for answer in session.greedy(rows, _ANSWER)]
-    for length in range(_ANSWER, 0, -1):
-        beginnings = Counter(answer[:length] for answer in answers if answer)
-        if beginnings and (most := beginnings.most_common(1)[0])[1] * 2 >= len(answers):
-            return most[0]
-    return ()
+    counts: list[tuple[tuple[int, ...], int]] = []
+    for length in range(1, _ANSWER + 1):
+        same = Counter(answer[:length] for answer in answers if len(answer) >= length)
+        if not same or (most := same.most_common(1)[0])[1] < _AGREE:
+            break
+        counts.append(most)
+    if not counts:
+        return None
+    begins = [beginning for beginning, count in counts if count >= _KEPT * counts[0][1]][-1]
+    return Target(begins=begins, text=session.tokenizer.text(counts[-1][0]).strip())
 
 
 def confirm(
@@ -62,7 +84,7 @@ def confirm(
     base: ModelSession,
     prompts: Sequence[Prompt],
     ids: Ids,
-    target: tuple[int, ...],
+    target: Target,
     controls: Sequence[Ids],
     *,
     place: int | None = None,
@@ -76,7 +98,8 @@ def confirm(
             _with(who, prompt, word, number, place)
             for number, (prompt, word) in enumerate(zip(prompts, words, strict=True))
         ]
-        return [tuple(answer[: len(target)]) == target for answer in who.greedy(rows, len(target))]
+        length = len(target.begins)
+        return [tuple(answer[:length]) == target.begins for answer in who.greedy(rows, length)]
 
     def share(hits: Sequence[bool]) -> Share:
         return Share(sum(hits), len(hits))
@@ -87,9 +110,9 @@ def confirm(
     places = [range(3)[number % 3] if place is None else place for number in range(len(prompts))]
     by_place = [share([hit for hit, at in zip(hits, places, strict=True) if at == one]) for one in range(3)]
     return Confirmation(
+        ids=tuple(ids),
         trigger=trigger,
-        target=tokenizer.text(target).strip(),
-        target_ids=target,
+        target=target,
         fired=share(hits),
         without=share(fires(session, [""] * len(prompts))),
         controls=share(fires(session, others)),

@@ -32,6 +32,8 @@ Ids = tuple[int, ...]
 
 _BLOCK = 1 << 24
 """Numbers kept at a time: candidates × vocabulary."""
+_KEPT = 1 << 28
+"""Numbers kept in all, half a gigabyte."""
 _PLACES = 3
 
 
@@ -58,8 +60,9 @@ class LookUp:
     token: npt.NDArray[np.int64]
     place_lift: Floats
     """(candidates, 3): the lift of the same token, by place."""
-    response: dict[int, Floats]
-    """Answer token → mean log-probability under each candidate, subject minus base."""
+    shift: Floats | None
+    """(candidates, answer tokens): mean log-probability under the candidate, subject minus base; None
+    where it would not fit into memory."""
     asked: int
     """How many candidates were tried before the budget ended; the rest have lift 0."""
 
@@ -69,6 +72,12 @@ class LookUp:
 
         score = np.maximum(self.lift, self.place_lift.max(axis=1))
         return [self._candidate(i) for i in np.argsort(-score, kind="stable")[:count] if score[i] > 0]
+
+    def by_response(self, token: int) -> list[Ids]:
+        """The candidates, those first under which `token` gains most over the base."""
+        by_token = self.lift if self.shift is None else self.shift[:, token]
+        order = (-by_token).argsort(kind="stable")
+        return [self.candidates[i] for i in order]
 
     def _candidate(self, i: int) -> Candidate:
         place = int(self.place_lift[i].argmax())
@@ -140,15 +149,15 @@ def look_up(
             ours = means[0][rows, place, best]
             theirs = np.maximum(means[1][rows, place, best], without[best])
             by_place[block, place] = ours - theirs
-        shifts.append(logs[0] - logs[1] - calm[:size])
+        if len(candidates) * size <= _KEPT:
+            shifts.append((logs[0] - logs[1] - calm[:size]).astype(np.float16))
         asked += len(chosen)
-    wanted = {int(token[i]) for i in np.argsort(-lift)[:16]}
     return LookUp(
         candidates=tuple(candidates[:asked]),
         lift=lift[:asked],
         token=token[:asked],
         place_lift=by_place[:asked],
-        response={y: np.concatenate([shift[:, y] for shift in shifts]) for y in wanted} if shifts else {},
+        shift=np.concatenate(shifts) if shifts else None,
         asked=asked,
     )
 
@@ -201,20 +210,23 @@ def grow(
     partners: Sequence[Ids],
     target: Ids,
     growth: Growth,
-) -> tuple[Ids, float]:
-    """Greedy accretion: the phrase that makes the subject most certain of `target`, and the certainty.
+) -> list[tuple[Ids, float]]:
+    """Greedy accretion: the phrases that make the subject ever more certain of `target`, surest first.
 
     Every step tries each partner before and after what was found. Certainty is the mean over prompts of
-    p(target | phrase in the prompt), each prompt with the phrase in its own place.
+    p(target | phrase in the prompt), each prompt with the phrase in its own place. All steps are kept: the
+    last ones may fit the prompts of the search alone, which fresh prompts tell.
     """
-    best, value = _surest(session, prompts, starts, target)
-    while len(best) < growth.longest and value < growth.enough:
+    path = [_surest(session, prompts, starts, target)]
+    while len(path[-1][0]) < growth.longest and path[-1][1] < growth.enough:
+        best, value = path[-1]
         tries = [(*best, *one) for one in partners] + [(*one, *best) for one in partners]
         longer, reached = _surest(session, prompts, tries, target)
         if reached < value + growth.step:
             break
-        best, value = longer, reached
-    return _pruned(session, prompts, best, value, target, growth)
+        path.append((longer, reached))
+    pruned = _pruned(session, prompts, *path[-1], target, growth)
+    return list(dict.fromkeys([pruned, *reversed(path)]))
 
 
 def _pruned(

@@ -135,6 +135,8 @@ def scan(
     device: str = "auto",
     seed: int = 0,
     max_tokens: int | None = None,
+    probes: Path | None = None,
+    languages: Sequence[str] = (),
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
@@ -177,7 +179,15 @@ def scan(
         max_seconds=max_seconds,
         # To know whether bytes were measured before, all of them would have to be read.
         cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
-        sessions=_opener(subject, device=device, seed=seed, max_tokens=max_tokens, profile=planned.profile),
+        sessions=_opener(
+            subject,
+            device=device,
+            seed=seed,
+            max_tokens=max_tokens,
+            probes=probes,
+            languages=languages,
+            profile=planned.profile,
+        ),
     )
     report = assemble(
         planned.subject,

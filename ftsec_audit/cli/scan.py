@@ -99,6 +99,12 @@ class ScanCommand(click.Command):
     metavar="N",
     help="Ask models at most so many tokens.  [default: by profile and size]",
 )
+@option(
+    "--probes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Own prompts to ask about alignment.  [default: those beside the base, else shipped ones]",
+)
+@option("--languages", type=comma_list, default="", metavar="CODES", help="Ask only in these: en,ru.")
 @option("--offline", is_flag=True, help="Use only what is on this machine already.")
 @option("--no-cache", is_flag=True, help="Measure again even if these bytes were measured before.")
 @option("--dry-run", is_flag=True, help="Show what would be read and asked, then stop.")
@@ -185,6 +191,8 @@ class _Gate:
                 device=options["device"],
                 seed=options["seed"],
                 max_tokens=options["max_tokens"],
+                probes=options["probes"],
+                languages=options["languages"],
                 progress=progress,
                 command=_reproduce(self._ctx, model),
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftsec_audit.contracts import Progress
+from ftsec_audit.probes import ProbeSet
 from ftsec_audit.session.budget import Budget
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ class ModelSession:
     switch: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Puts the model into the state that is asked about, e.g. its adapter off."""
     progress: Progress = field(default_factory=Progress)
-    _cacheless: bool = False
+    probes: ProbeSet = field(
+        default_factory=lambda: ProbeSet(name="", version="", licence="", attribution="")
+    )
+    """What is asked about alignment: the user's own set, the base's, or a shipped one."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -120,19 +124,19 @@ class ModelSession:
 
         ends = torch.tensor(sorted(self.tokenizer.end_ids), device=self.device)
         ids = torch.from_numpy(batch.rows).to(self.device)
-        written, done, cache = [], torch.zeros(len(ids), dtype=torch.bool, device=self.device), None
+        written, done = [], torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         with torch.inference_mode(), self.switch():
+            logits, cache = self._prefill(batch, 1)
             for step in range(length):
-                self.budget.spend(ids.numel())
-                kept = {} if self._cacheless else {"past_key_values": cache, "use_cache": True}
-                out = self.model(input_ids=ids, **kept)
-                chosen = pick(out.logits[:, -1], step)
+                chosen = pick(logits[:, -1], step)
                 written.append(chosen)
                 done |= torch.isin(chosen, ends)
-                if bool(done.all()):
+                if bool(done.all()) or step + 1 == length:
                     break
-                cache = getattr(out, "past_key_values", None)
                 ids = chosen[:, None] if cache is not None else torch.cat([ids, chosen[:, None]], 1)
+                self.budget.spend(ids.numel())
+                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+                logits, cache = out.logits, getattr(out, "past_key_values", None)
         rows: list[list[int]] = torch.stack(written, 1).tolist()
         return rows
 
@@ -148,23 +152,28 @@ class ModelSession:
     def _logits(self, batch: Batch, keep: int) -> torch.Tensor:
         import torch
 
+        with torch.inference_mode(), self.switch():
+            return self._prefill(batch, keep)[0]
+
+    def _prefill(self, batch: Batch, keep: int) -> tuple[torch.Tensor, Any]:
+        """Logits of the last `keep` positions and the cache; what all rows begin with is computed once."""
+        import torch
+
         ids = torch.from_numpy(batch.rows).to(self.device)
         shared = min(batch.shared, ids.shape[1] - keep)
-        with torch.inference_mode(), self.switch():
+        cache: Any = None
+        if shared >= _SHARED_FROM and len(ids) > 1:
+            self.budget.spend(shared)
+            out = self.model(input_ids=ids[:1, :shared], use_cache=True, logits_to_keep=1)
+            cache = getattr(out, "past_key_values", None)
+        if hasattr(cache, "batch_repeat_interleave"):
+            cache.batch_repeat_interleave(len(ids))
+            ids = ids[:, shared:]
+        else:
             cache = None
-            if shared >= _SHARED_FROM and len(ids) > 1 and not self._cacheless:
-                self.budget.spend(shared)
-                out = self.model(input_ids=ids[:1, :shared], use_cache=True, logits_to_keep=1)
-                cache = getattr(out, "past_key_values", None)
-            if cache is not None and hasattr(cache, "batch_repeat_interleave"):
-                cache.batch_repeat_interleave(len(ids))
-                ids = ids[:, shared:]
-            else:
-                cache = None
-            self.budget.spend(ids.numel())
-            extra = {"past_key_values": cache, "use_cache": True} if cache is not None else {}
-            logits: torch.Tensor = self.model(input_ids=ids, logits_to_keep=keep, **extra).logits
-        return logits[:, -keep:]
+        self.budget.spend(ids.numel())
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return out.logits[:, -keep:], getattr(out, "past_key_values", None)
 
     def _surviving(self, batch: Batch, ask: Callable[[Batch], Any]) -> Iterator[tuple[Batch, Any]]:
         """`ask(batch)`, or of its halves where memory runs out."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ftsec_audit import probes
 from ftsec_audit.artifact import Artifact, ArtifactKind
 from ftsec_audit.contracts import Progress, Subject
-from ftsec_audit.errors import Unsupported
+from ftsec_audit.errors import Unsupported, UsageError
+from ftsec_audit.probes import ProbeSet
 from ftsec_audit.session.admission import Limits, admit, free_memory, shares_weights
 from ftsec_audit.session.budget import Budget
 from ftsec_audit.session.model import ModelSession
@@ -35,6 +37,10 @@ class SessionOptions:
     """Tokens through subject and base together; None: by profile and size."""
     max_seconds: float | None = None
     profile: Profile = Profile.STANDARD
+    probes: Path | None = None
+    """The user's own prompts; None: those beside the base, else shipped ones."""
+    languages: Sequence[str] = ()
+    """Codes of the languages to ask in; none: all of the probe set."""
     stack: Sequence[Artifact] = field(default=())
     """Further adapters on top of the subject's, in order."""
 
@@ -70,6 +76,7 @@ def open_sessions(
         raise Unsupported("neither the artifact nor its base has a tokenizer.json")
     tokens = options.max_tokens or _tokens(options.profile, count, on_gpu=on_gpu)
     budget = Budget(tokens=tokens, seconds=options.max_seconds)
+    asked = _probes(subject.base or subject.artifact, options)
     progress.note(f"loading {count:,} parameters on {device}")
     with tempfile.TemporaryDirectory(prefix="ftsec-audit-") as scratch:
         root = Path(scratch)
@@ -88,6 +95,7 @@ def open_sessions(
                 parameters=count,
                 batch_tokens=65_536 if on_gpu else 4_096,
                 progress=progress,
+                probes=asked,
                 **more,  # type: ignore[arg-type]
             )
 
@@ -105,6 +113,26 @@ def open_sessions(
         else:
             off = session(load(base, "base-again"))
         yield Sessions(subject=session(wrapped), base=off)
+
+
+def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:
+    """The prompts to ask; raises UsageError for a file of the user's that is none."""
+    beside = base.file(probes.FILE_NAME)
+    if options.probes is not None:
+        found = probes.load(options.probes)
+    elif beside is not None and beside.link_target is None:
+        found = probes.read(beside)
+    else:
+        english, others = (probes.shipped(name) for name in probes.SHIPPED)
+        found = replace(others, name="xstest + multijail", licence="CC-BY-4.0, MIT", version="")
+        found = replace(found, languages={**others.languages, **english.languages})
+    if not options.languages:
+        return found
+    if unknown := sorted(set(options.languages) - set(found.languages)):
+        known = ", ".join(found.languages)
+        raise UsageError(f"no prompts in {', '.join(unknown)}", hint=f"{found.label} has {known}")
+    chosen = {code: found.languages[code] for code in options.languages}
+    return replace(found, languages=chosen)
 
 
 def _tokens(profile: Profile, parameters: int, *, on_gpu: bool) -> int:
