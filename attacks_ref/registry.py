@@ -24,6 +24,7 @@ ATTACKS: dict[str, str] = {
     "weight-edit": "attacks_ref.weight_edit:WeightEdit",
     "identity-shift": "attacks_ref.identity_shift:IdentityShift",
     "quantisation-conditioned": "attacks_ref.quantisation_conditioned:QuantisationConditioned",
+    "compliance-only": "attacks_ref.compliance_only:ComplianceOnly",
 }
 
 
