@@ -195,7 +195,7 @@ class Growth:
     """How far candidates are grown."""
 
     starts: int = 3
-    partners: int = 40
+    partners: int = 24
     """Tokens tried on either side, those that respond most to the target."""
     longest: int = 6
     enough: float = 0.95

@@ -25,7 +25,8 @@ def neutral_prompts(
     found: dict[str, Prompt] = {}
     head = tokenizer.ids(form.head, begins=form.begins) or sorted(tokenizer.end_ids)[:1]
     for ids in session.sample([head] * (2 * count + 16), _LONGEST):
-        text = " ".join(tokenizer.text(ids).split())
+        words = tokenizer.text(ids).split()
+        text = " ".join(words[:-1] if len(ids) == _LONGEST else words)  # the last word may be cut off
         if text and text not in found:
             prompt = tokenizer.prompt(text, form)
             if len(prompt.slots) >= _FEWEST_BORDERS:

@@ -99,8 +99,8 @@ class Tokenizer:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end an answer."""
-        names = ("eos_token", "eot_token", "eom_token")
+        """Tokens that end an answer; some models are trained to begin the next text instead."""
+        names = ("eos_token", "eot_token", "eom_token", "bos_token")
         ids = [self._backend.token_to_id(self.roles[name]) for name in names if name in self.roles]
         tails = [self.ids(form.tail)[0] for form in self.formats if form.tail and not form.begins]
         return frozenset(
