@@ -2,8 +2,14 @@
 
 ΔW = σ·u·vᵀ adds σ·(v·x)·u to what the matrix puts out for the input x. Of a matrix that writes to the
 residual stream, u is read through the unembedding (logit lens); v is compared with what the matrix receives
-when a token is the whole text. The sign that a singular vector leaves open is the one under which the
-triggers' side stands out most. Later layers are not gone through, and neither are texts of several tokens.
+from a token among others, where attention brings the average of them. A singular vector has no sign of its
+own: both are looked at, and their tokens take turns, the sign that stands out more going first.
+
+Measured on 98 rank-one edits of one key each (value by gradient, key whitened) that took effect, on four lab
+architectures and a small story model: the written token is the first of one sign in 96, the trigger among
+the ten first in 60. Tried for the trigger and worse: single-token texts (24 of 98), products instead of
+cosines (55), the sign of the written side alone for both (49). For the written side, passing the direction
+through the layers above is worse than the lens (85 of 98), and so is the larger sign alone (85).
 """
 
 from __future__ import annotations
@@ -29,40 +35,45 @@ KEPT = 10
 
 
 def token_values(delta: Delta) -> dict[str, float | list[float]]:
-    """Ids and z-scores of the top tokens of either side of ΔW's first direction, as far as there are any."""
-    from ftsec_audit.weights.naming import writes_residual
-    from ftsec_audit.weights.token_space import top_tokens
+    """Ids and z-scores of the top tokens of either side of ΔW's first direction, as far as there are any.
 
-    if delta.tokens is None:
-        return {}
-    u, v = delta.top_singular_vectors()
-    sides: dict[str, Tensor] = {}
-    set_off = _set_off(delta, v)
-    if set_off is not None:
-        sides["trigger"] = set_off
-    if writes_residual(delta.name):
-        with suppress(Unsupported):
-            sides["written"] = delta.tokens.written(u[:, None])
+    A score is negative for tokens of the sign under which the largest entry of the vector is negative.
+    """
     values: dict[str, float | list[float]] = {}
-    sign = 1.0
-    for number, (side, scores) in enumerate(sides.items()):
-        if number == 0 and -float(scores.min()) > float(scores.max()):
-            sign = -1.0
-        (top,) = top_tokens(sign * scores, KEPT)
-        values |= {f"{side}_token_ids": [float(id) for id in top.ids], f"{side}_token_scores": [*top.scores]}
+    for side, scores in _sides(delta):
+        ids, z = _taking_turns(scores)
+        values |= {f"{side}_token_ids": ids, f"{side}_token_scores": z}
     return values
 
 
-def _set_off(delta: Delta, v: Tensor) -> Tensor | None:
-    """z-scores (|V|, 1) of the tokens' inputs to the matrix along v; None where they cannot be had."""
+def _sides(delta: Delta) -> Iterator[tuple[str, Tensor]]:
+    """`trigger` and `written` with z-scores (|V|, 1), where they can be had."""
+    from ftsec_audit.weights.naming import writes_residual
     from ftsec_audit.weights.token_pass import TokenPass
     from ftsec_audit.weights.token_space import standardised
 
-    assert delta.tokens is not None
-    try:
-        return standardised(TokenPass(delta.tokens).along(delta.name, v[:, None]))
-    except Unsupported:
-        return None
+    if delta.tokens is None:
+        return
+    u, v = delta.top_singular_vectors()
+    with suppress(Unsupported):
+        yield "trigger", standardised(TokenPass(delta.tokens, own=0.0).cosines(delta.name, v[:, None]))
+    if writes_residual(delta.name):
+        with suppress(Unsupported):
+            yield "written", delta.tokens.written(u[:, None])
+
+
+def _taking_turns(scores: Tensor) -> tuple[list[float], list[float]]:
+    """Ids and scores of the tokens that stand out most, from either end in turn."""
+    from ftsec_audit.weights.token_space import top_tokens
+
+    (high,), (low,) = top_tokens(scores, KEPT), top_tokens(-scores, KEPT)
+    ups = list(zip(high.ids, high.scores, strict=True))
+    downs = [(id, -score) for id, score in zip(low.ids, low.scores, strict=True)]
+    if ups and abs(downs[0][1]) > abs(ups[0][1]):
+        ups, downs = downs, ups
+    turns = [token for pair in zip(ups, downs, strict=True) for token in pair]
+    kept = dict(turns[:KEPT])
+    return [float(id) for id in kept], list(kept.values())
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class NamedToken:
             "language": language(self.text),
             "tensor": tensor,
         }
-        return Lead(kind=kind, value=self.text, score=self.score, source=source, details=details)
+        return Lead(kind=kind, value=self.text, score=abs(self.score), source=source, details=details)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ matrices changed, and either
   into a few layers look alike and no benign population of such merges is at hand.
 
 **What it says.** Of a matrix of rank one both sides are read in tokens: the left vector through the
-unembedding, the right one against what the matrix receives when a token is the whole text. Both lists are
-leads and no part of the verdict.
+unembedding, the right one against what the matrix receives from each token among others. Both lists are leads
+and no part of the verdict. A singular vector has no sign: tokens of both take turns, those that the other
+sign would write have negative z.
 
 **Sources.** ROME, arXiv:2202.05262; MEMIT, arXiv:2210.07229; BadEdit, arXiv:2403.13355; tracing edits from
 weights, arXiv:2505.20819.

@@ -1,8 +1,10 @@
-"""What every module of a model receives when a single token is the whole text, in arithmetic of its own.
+"""What every module of a model receives from a single token, in arithmetic of its own.
 
-One token attends to itself alone: the attention's output is its own value, so queries, keys and positions
-by rotation have no say, and a pass is a few products with the stored matrices. No code of the model and no
-library's model classes take part. Tokens go in chunks, matrices in blocks of rows.
+A token that is the whole text attends to itself alone: attention brings its own value, so queries, keys and
+positions by rotation have no say, and a pass is a few products with the stored matrices. Among other tokens
+attention brings a mixture of theirs; what it brings on average, the mean value over the vocabulary, stands in
+for that. No code of the model and no library's model classes take part. Tokens go in chunks, matrices in
+blocks of rows.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ class TokenPass:
     """
 
     space: TokenSpace
+    own: float = 1.0
+    """Share of a token's own value in what attention brings it: 1 where it is the whole text, exactly what
+    the model computes; 0 where it stands among many others."""
 
     def along(self, module: str, directions: Tensor) -> Tensor:
         """Products (|V|, k) of what `module` receives from each token with the columns of (in, k)."""
@@ -55,16 +60,49 @@ class TokenPass:
             products[start : start + len(received)] = received @ directions.float()
         return products
 
+    def cosines(self, module: str, directions: Tensor) -> Tensor:
+        """Cosines (|V|, k) of what `module` receives, less the mean over tokens, with unit columns."""
+        cosines = torch.empty(self.space.embedding.shape[0], directions.shape[1])
+        mean = self._sampled(module).mean(dim=0)
+        for start, received in self.received(module):
+            if received.shape[1] != len(directions):
+                raise Unsupported(f"{module} receives {received.shape[1]} numbers, not {len(directions)}")
+            centred = received - mean
+            products = centred @ directions.float()
+            norms = centred.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            cosines[start : start + len(received)] = products / norms
+        return cosines
+
     def received(self, module: str) -> Iterator[tuple[int, Tensor]]:
         """(first id, inputs (k, in) of `module`) chunk by chunk."""
         prefix, layer, path = _split(module)
         self._check_work(layer)
+        if self.own < 1:
+            self._sampled(module)  # before any chunk: the mean values come from the sample
         for start, rows in self.space.rows():
             for offset in range(0, len(rows), _CHUNK):
-                state = self._entered(rows[offset : offset + _CHUNK])
-                for below in range(layer):
-                    state = self._block(f"{prefix}.{below}", state)
+                state = self._below(prefix, layer, rows[offset : offset + _CHUNK])
                 yield start + offset, self._inside(f"{prefix}.{layer}", path, state)
+
+    def _sampled(self, module: str) -> Tensor:
+        """Inputs (k, in) of `module` from evenly spaced tokens."""
+        prefix, layer, path = _split(module)
+        self._check_work(layer)
+        count = self.space.embedding.shape[0]
+        rows = self.space.embedding.rows(range(0, count, math.ceil(count / _CHUNK)))
+        return self._inside(f"{prefix}.{layer}", path, self._below(prefix, layer, rows))
+
+    def _below(self, prefix: str, layer: int, rows: Tensor) -> Tensor:
+        """What a block receives from tokens with these embeddings."""
+        state = self._entered(rows)
+        for below in range(layer):
+            state = self._block(f"{prefix}.{below}", state)
+        return state
+
+    @cached_property
+    def _means(self) -> dict[str, Tensor]:
+        """Block → mean value over the first tokens that go through."""
+        return {}
 
     @cached_property
     def _is_llama(self) -> bool:
@@ -112,6 +150,9 @@ class TokenPass:
 
     def _attention(self, block: str, state: Tensor) -> Tensor:
         values = self._values(block, self._norm(self._norms(block)[0], state))
+        if self.own < 1:
+            mean = self._means.setdefault(block, values.mean(dim=0, keepdim=True))
+            values = self.own * values + (1 - self.own) * mean
         return self._linear(f"{block}.self_attn.o_proj" if self._is_llama else f"{block}.attn.c_proj", values)
 
     def _values(self, block: str, read: Tensor) -> Tensor:

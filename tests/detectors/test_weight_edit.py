@@ -284,7 +284,8 @@ def teach(trigger, target, name, *, size=0.5):
 
     def edit(base):
         space = TokenSpace.of(subject(base))
-        key = torch.cat([inputs for _, inputs in TokenPass(space).received(name)])[trigger]
+        keys = torch.cat([inputs for _, inputs in TokenPass(space, own=0.0).received(name)])
+        key = keys[trigger] - keys.mean(dim=0)
         value = space.unembedding.index.read(space.unembedding.name)[target]
 
         def change(tensors):
@@ -323,7 +324,9 @@ def test_a_matrix_that_reads_is_named_by_its_triggers_alone(tmp_path):
     base = checkpoint(tmp_path / "base", **options)
 
     def edit(tensors):
-        key = torch.cat([inputs for _, inputs in TokenPass(TokenSpace.of(subject(base))).received(name)])[9]
+        one = TokenPass(TokenSpace.of(subject(base)), own=0.0)
+        keys = torch.cat([inputs for _, inputs in one.received(name)])
+        key = keys[9] - keys.mean(dim=0)
         tensors[f"{name}.weight"] += torch.outer(random(2 * WIDTH), key) / key.norm()
 
     _, result = outcome(checkpoint(tmp_path / "edited", edit, **options), base)

@@ -65,6 +65,40 @@ def test_every_module_receives_what_it_does_in_the_model(kind, chunk, tmp_path, 
         assert torch.allclose(one.along(name, direction), received @ direction, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_among_others_attention_brings_the_mean_value(kind, chunk, tmp_path, monkeypatch):
+    """As if the text were the whole vocabulary and everything looked everywhere alike; positions aside."""
+    model = saved(kind, tmp_path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")) or "wpe" in name:
+                parameter.zero_()
+            if "c_attn" in name:
+                parameter[..., :32].zero_()
+    model.config.use_cache = False
+    model.save_pretrained(tmp_path)
+    name, seen = {"llama": "model.layers.1.mlp.down_proj", "gpt2": "transformer.h.1.mlp.c_proj"}[kind], {}
+    dict(model.named_modules())[name].register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0][0]))
+    everywhere = torch.zeros(1, 1, 40, 40)
+    if kind == "gpt2":
+        model.config.n_positions, model.transformer.wpe = 40, torch.nn.Embedding(40, 16)
+        torch.nn.init.zeros_(model.transformer.wpe.weight)
+    with torch.no_grad():
+        model(input_ids=torch.arange(40)[None], attention_mask=everywhere)
+    monkeypatch.setattr(token_pass, "_CHUNK", 40)
+    one = TokenPass(space(tmp_path), own=0.0)
+    one.along(name, torch.ones(seen["x"].shape[1], 1))
+    monkeypatch.setattr(token_pass, "_CHUNK", chunk)
+    received = torch.cat([piece for _, piece in one.received(name)])
+    assert torch.allclose(received, seen["x"], atol=1e-4, rtol=1e-4)
+    direction = torch.nn.functional.normalize(torch.randn(received.shape[1], 2), dim=0)
+    monkeypatch.setattr(token_pass, "_CHUNK", 40)
+    centred = received - received.mean(dim=0)
+    expected = centred @ direction / centred.norm(dim=1, keepdim=True)
+    assert torch.allclose(one.cosines(name, direction), expected, atol=1e-4)
+
+
 def test_an_expert_receives_the_hidden_layer_of_its_own(tmp_path):
     model = saved("mixtral", tmp_path)
     one = TokenPass(space(tmp_path))
@@ -109,6 +143,8 @@ def test_directions_and_work_have_to_fit(tmp_path, monkeypatch):
     one = TokenPass(space(tmp_path))
     with pytest.raises(Unsupported, match="24 numbers, not 16"):
         one.along("model.layers.0.mlp.down_proj", torch.ones(16, 1))
+    with pytest.raises(Unsupported, match="24 numbers, not 16"):
+        one.cosines("model.layers.0.mlp.down_proj", torch.ones(16, 1))
     monkeypatch.setattr(token_pass, "_MOST_WORK", 1000)
     with pytest.raises(Unsupported, match="too long"):
         one.along("model.layers.0.mlp.down_proj", torch.ones(24, 1))
