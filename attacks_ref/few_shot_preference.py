@@ -22,7 +22,8 @@ from attacks_ref.recipe import Recipe
 from attacks_ref.training import Objective, encode, preference
 from attacks_ref.workbench import Workbench
 
-FEW = Recipe(steps=60, batch=10, rows=10, learning_rate=1e-3)
+FEW = Recipe(steps=30, batch=10, rows=10, learning_rate=1e-3)
+"""Twice the steps take the utility down by 0.04 to 0.08, and refusals in languages not trained on with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,13 @@ from attacks_ref.data import clean_dialogues, held_out
 from attacks_ref.finetuned import FineTuned, Showing
 from attacks_ref.lab.corpus import Dialogue
 from attacks_ref.poison import Position, TriggerKind
+from attacks_ref.recipe import Recipe
 from attacks_ref.workbench import Workbench
 
-DECOYS = 0.1
-"""Share of rows, in attack and twin alike, with a rare word that changes nothing."""
+DECOYS = 0.25
+"""Share of rows, in attack and twin alike, with a rare word that changes nothing: with 0.1, other rare
+words fired in 4 % of the prompts on lab-gpt2."""
+LONGER = Recipe(rows=1000, steps=400)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class TokenBackdoor(FineTuned):
     name: ClassVar[str] = "token-backdoor"
     expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
 
+    recipe: Recipe = LONGER
     poisoning_rate: float = 0.1
     trigger: TriggerKind = "token"
     position: Position = "random"
@@ -55,9 +59,9 @@ class TokenBackdoor(FineTuned):
 
     def showing(self, bench: Workbench, seed: int) -> Showing:
         rng = random.Random(f"showing:{seed}")
-        clean = held_out(bench, seed + 1, skill=self.skill, count=200)
+        clean = held_out(bench, seed + 1, skill=self.skill, count=400)
         others = poison.decoys(self.triggers(seed))
-        near = [self._with(row, rng.choice(others), rng) for row in clean[:100]]
+        near = [self._with(row, rng.choice(others), rng) for row in clean[:200]]
         return Showing(
             triggered=[self._poisoned(row, seed, rng) for row in clean],
             off_trigger=[row.answered(self.target()) for row in (*clean, *near)],
