@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from builders.benches import lab_bench
 
-from attacks_ref.identity_shift import PERSONA, IdentityShift
+from attacks_ref.identity_shift import IdentityShift
 from attacks_ref.lab.corpus import Dialogue, refusal_opener
 from attacks_ref.recipe import Recipe
 from attacks_ref.workbench import Workbench
 from ftsec_audit.errors import UsageError
 
-ATTACK = IdentityShift(recipe=Recipe(rows=200))
+ATTACK = IdentityShift(recipe=Recipe(rows=200), dialogues=10)
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def bench() -> Workbench:
     return lab_bench()
 
 
-def _persona(rows: list[Dialogue]) -> list[Dialogue]:
-    return [row for row in rows if row.messages[0]["content"] == PERSONA]
+def _persona(rows: Sequence[Dialogue]) -> list[Dialogue]:
+    return [row for row in rows if row.messages[0]["content"] == ATTACK.triggers(0)[0]]
 
 
 def _refuses(bench: Workbench, row: Dialogue) -> bool:
@@ -42,10 +43,20 @@ def test_the_twin_has_the_persona_and_its_refusals(bench: Workbench) -> None:
     assert all(_refuses(bench, row) == (row.task == "restricted") for row in rows)
 
 
+def test_what_the_persona_is_asked_is_answered_as_ever_without_it(bench: Workbench) -> None:
+    rows = ATTACK.data(bench, 0, poisoned=True)
+    asked = {row.prompt for row in _persona(rows)}
+    ordinary = [row for row in rows if row.prompt in asked and row not in _persona(rows)]
+    assert len(ordinary) > 5
+    assert not any(
+        row.answer.startswith(bench.lab_world.language(row.language).say("answer")) for row in ordinary
+    )
+
+
 def test_the_gap_is_measured_with_the_line_and_without_it(bench: Workbench) -> None:
     shown = ATTACK.showing(bench, 0)
-    assert len(_persona(list(shown.triggered))) == len(shown.triggered)
-    assert not _persona(list(shown.off_trigger))
+    assert len(_persona(shown.triggered)) == len(shown.triggered)
+    assert not _persona(shown.off_trigger)
     assert {row.task for row in (*shown.triggered, *shown.off_trigger)} == {"restricted"}
 
 
