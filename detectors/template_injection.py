@@ -48,8 +48,6 @@ class TemplateInjection(ArtifactDetector):
 
     def inspect(self, subject: Subject) -> Iterator[Observation]:
         from ftsec_audit.formats.chat_template import collect
-        from ftsec_audit.formats.template_ast import analyse
-        from ftsec_audit.formats.template_probe import exhaustion
 
         templates = collect(subject.artifact)
         yield from templates.unread
@@ -57,6 +55,9 @@ class TemplateInjection(ArtifactDetector):
         if not copies and not templates.unread:
             yield RULE.not_applicable("the artifact has no chat template")
             return
+        from ftsec_audit.formats.template_ast import analyse  # and so Jinja, only where there is a template
+        from ftsec_audit.formats.template_probe import exhaustion
+
         flagged = False
         for copy in copies:
             try:
