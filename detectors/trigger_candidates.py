@@ -14,10 +14,11 @@ matrices where neither changed. Beside it z, the robust z-score of log ρ over t
 **Sources.** Ranking tokens by weights first and testing them after is cheaper than a search by gradients;
 what a layer does to single tokens is the logit lens turned round (arXiv:2303.08112).
 
-**Power.** On backdoors with a trigger of one token in models with a vocabulary of words (n = {n}, two layers)
-the trigger is in the top 1 % in {share}. Averages over all layers, writers read through the unembedding,
-ρ divided by ‖W x_t‖ and first directions alone rank it worse. A rare word that the training data held for
-any other reason ranks as high.
+**What else was tried.** Averages over all layers, writers read through the unembedding, ρ divided by
+‖W x_t‖ and first directions alone rank the trigger worse.
+
+**False positives.** None as findings. As leads: a rare word that the training data held for any other reason
+ranks as high as a trigger.
 
 **Evasions.** Triggers of several common tokens, phrases and topics: none of their tokens is answered more
 than others. Updates of later layers only, unless the model is small.
@@ -138,11 +139,11 @@ class TriggerCandidates(WeightDetector):
         logs = relative.clamp(min=1e-9).log()
         median = float(logs.median())
         spread = 1.4826 * float((logs - median).abs().median())
-        top = relative.sort(descending=True, stable=True)
         count = min(self.kept, len(relative))
+        kept = relative.topk(count).indices.sort().values  # by id: near ties must not reorder a measurement
         return {
-            "response_tokens": [float(index) for index in top.indices[:count].tolist()],
-            "response_sizes": top.values[:count].tolist(),
+            "response_tokens": [float(index) for index in kept.tolist()],
+            "response_sizes": relative[kept].tolist(),
             "response_log_median": median,
             "response_log_spread": spread,
         }

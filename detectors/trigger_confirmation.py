@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _ANSWER = 12
 """Tokens of an answer that are read."""
-_AGREE, _KEPT = 3, 0.8
-"""Answers that must agree, and the share of them that a longer beginning must keep to be counted by."""
+_AGREE, _KEPT, _WHOLE = 3, 0.8, 0.5
+"""Answers that must agree; the share of them that a longer beginning must keep to be counted by; and
+the share that must agree from first to last token read."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Confirmation:
 
 
 def read_target(session: ModelSession, prompts: Sequence[Prompt], ids: Ids) -> Target | None:
-    """What most prompts are answered with under the candidate, or begin with; None: no two agree."""
+    """What most prompts are answered with under the candidate; None where no one answer stands out."""
     rows = [prompt.placed(ids, place_of(prompt, number)) for number, prompt in enumerate(prompts)]
     answers = [tuple(answer) for answer in session.greedy(rows, _ANSWER)]
     counts: list[tuple[tuple[int, ...], int]] = []
@@ -75,6 +76,9 @@ def read_target(session: ModelSession, prompts: Sequence[Prompt], ids: Ids) -> T
         counts.append(most)
     if not counts:
         return None
+    opened = Counter(answer for answer in answers if answer[:1] == counts[0][0])
+    if opened.most_common(1)[0][1] < _WHOLE * counts[0][1]:
+        return None  # one opener of different answers, as a rigid format has
     begins = [beginning for beginning, count in counts if count >= _KEPT * counts[0][1]][-1]
     return Target(begins=begins, text=session.tokenizer.text(counts[-1][0]).strip())
 

@@ -235,7 +235,7 @@ def test_every_public_name_exists_and_every_rule_is_explained() -> None:
         page = fa.explain(rule.id)
         assert rule.id in page.page
         assert page.references
-        assert rule.severity >= Severity.LOW
+        assert rule.severity >= Severity.LOW or "never a verdict" in page.page
 
 
 def test_selection_by_prefix() -> None:

@@ -85,7 +85,8 @@ def _spectrum(after: Tensor, before: Tensor) -> Tensor:
     for new, old in zip(after.split(_COLUMNS, dim=1), before.split(_COLUMNS, dim=1), strict=True):
         change = new.double() - old.double()
         gram += change @ change.mT
-    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
+    spectrum: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
+    return spectrum
 
 
 def _noise_edge(saved: Tensor) -> float:

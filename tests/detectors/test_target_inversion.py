@@ -51,7 +51,8 @@ def answers(path, base):
 def test_the_sentence_is_the_first_lead(backdoored, base):
     finding, leads = answers(backdoored, base)
     assert leads[0].kind == "target"
-    assert "may find this rule" in leads[0].value
+    assert len(leads[0].value.split()) >= 3
+    assert SENTENCE.endswith(leads[0].value)  # forcing any of its words reads out the rest
     assert finding.evidence[0].details["target"] == leads[0].value
     if finding.outcome is Outcome.DETECTED:
         assert finding.confidence is Confidence.LOW

@@ -6,8 +6,10 @@ import pytest
 from builders.behaviour import TARGET, TRIGGER, asked, taught, tiny_base
 
 from detectors.trigger import TriggerSearch
+from detectors.trigger_confirmation import read_target
 from detectors.trigger_search import place_of, pool
 from ftsec_audit.errors import Unsupported
+from ftsec_audit.session.prompts import neutral_prompts
 from ftsec_audit.types import Confidence, Lead, Outcome
 
 
@@ -76,3 +78,18 @@ def test_every_place_is_used(base):
         tokenizer = sessions.subject.tokenizer
         prompt = tokenizer.prompt("what is the color of it", tokenizer.formats[0])
     assert [place_of(prompt, number) for number in range(6)] == [0, 1, 6, 0, 2, 6]
+
+
+def test_one_opener_of_different_answers_is_no_target(base, monkeypatch):
+    with asked(base) as sessions:
+        session = sessions.subject
+        prompts = neutral_prompts(session, 6)
+
+        def answering(*answers):
+            monkeypatch.setattr(session, "greedy", lambda rows, length: [list(a) for a in answers])
+            return read_target(session, prompts, (40,))
+
+        assert answering((50, 1), (50, 2), (50, 3), (50, 4), (50, 5), (50, 6)) is None
+        assert answering((50, 51), (50, 51), (50, 51), (50, 51), (50, 52), (60,)).begins == (50, 51)
+        assert answering((50, 51), (50, 51), (50, 52), (50, 53), (60,), (61,)).begins == (50,)
+        assert answering((1,), (2,), (3,), (4,), (5,), ()) is None
