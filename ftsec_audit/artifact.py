@@ -119,16 +119,21 @@ class Artifact:
 
     def card(self, *, with_digest: bool = True) -> ArtifactCard:
         """What the report says about the artifact; computes `digest` unless told not to."""
+        digest = self.digest if with_digest else ""
+        known = self.digests() if digest else {file.path: file.digest for file in self.files}
         records = (
             FileRecord(
-                path=file.path, size=file.size, digest=file.digest, format=file.suffix.removeprefix(".")
+                path=file.path,
+                size=file.size,
+                digest=known[file.path] if known[file.path].startswith("sha256:") else "",
+                format=file.suffix.removeprefix("."),
             )
             for file in self.files
         )
         return ArtifactCard(
             reference=self.reference,
             resolved=self.resolved,
-            digest=self.digest if with_digest else "",
+            digest=digest,
             kind=self.kind.value,
             description=self.describe(),
             base_reference=self.declared_base,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftsec_audit.artifact import Artifact, ArtifactKind
 from ftsec_audit.contracts import Subject
+from ftsec_audit.errors import SourceError
 from ftsec_audit.fusion import suspicion
+from ftsec_audit.sources.model_card import statements
 from ftsec_audit.types import ArtifactCard, Decision, NotLookedAt, Profile, Report, Rule, Verdict
 from ftsec_audit.version import VERSION
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.runner import Audit
 
+_MAX_CARD = 1 << 20
 _NOT_JUDGED = Decision(verdict=Verdict.INCONCLUSIVE, policy="", reasons=("not judged yet",))
 
 
@@ -31,6 +35,7 @@ def assemble(
 ) -> Report:
     """The report on one audit, before a policy has judged it: inconclusive until one has."""
     card = subject.artifact.card(with_digest=with_digest)
+    card = replace(card, declared=_declared(subject.artifact))
     return Report(
         tool_version=VERSION,
         artifact=card,
@@ -46,6 +51,17 @@ def assemble(
         limits=tuple(_limits(subject, calibration)),
         command=command,
     )
+
+
+def _declared(artifact: Artifact) -> dict[str, list[str]]:
+    """What the model card states; an unreadable card states nothing, and is reported by the rules."""
+    file = artifact.file("README.md")
+    if file is None:
+        return {}
+    try:
+        return statements(file.read(_MAX_CARD).decode(errors="replace"))
+    except SourceError:
+        return {}
 
 
 def _base_card(base: Artifact, *, with_digest: bool) -> ArtifactCard:

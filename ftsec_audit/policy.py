@@ -7,6 +7,8 @@ should have been read and could not be, is INCONCLUSIVE; only then PASS.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,7 +161,14 @@ class Policy(_Part):
         if blocking:
             verdict = Verdict.FAIL
         reasons = [*blocking, *open_questions, *self._warnings(detected), *self._overridden(detected)]
-        return Decision(verdict=verdict, policy=self.name, reasons=tuple(reasons))
+        return Decision(
+            verdict=verdict, policy=self.name, reasons=tuple(reasons), policy_digest=self.digest()
+        )
+
+    def digest(self) -> str:
+        """`sha256:…` over everything the policy says, and its name, whatever its file looks like."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
     def severity_of(self, finding: Finding) -> Severity:
         """Severity after overrides; the last one that names the rule counts."""

@@ -286,6 +286,8 @@ class ArtifactCard:
     base_reference: str = ""
     """The base the artifact itself declares."""
     files: tuple[FileRecord, ...] = ()
+    declared: dict[str, list[str]] = field(default_factory=dict)
+    """What its model card says of itself: licence, language, datasets … Hostile, and only its claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +305,8 @@ class Decision:
     verdict: Verdict
     policy: str
     reasons: tuple[str, ...] = ()
+    policy_digest: str = ""
+    """`sha256:…` of the policy as canonical JSON, with what the command line changed in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,3 +228,13 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path, content: by
         path.write_bytes(content)
     with pytest.raises(UsageError, match=r"p\.yaml"):
         Policy.load(path)
+
+
+def test_a_decision_names_the_policy_by_what_it_says(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("version: 1\nname: ours\nfail: [{severity: high}]\n")
+    second.write_text("# the same, laid out differently\nname: ours\nversion: 1\nfail:\n  - severity: high\n")
+    assert Policy.load(first).digest() == Policy.load(second).digest()
+    assert Policy.load(first).with_fail_on(Severity.LOW).digest() != Policy.load(first).digest()
+    decision = Policy.load("default").decide(reports.passing())
+    assert decision.policy_digest == Policy.load("default").digest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftsec_audit import api, atomic_file
-from ftsec_audit.cli import terminal
+from ftsec_audit.cli import clock, terminal
 from ftsec_audit.cli.options import Output
 from ftsec_audit.errors import UsageError
 from ftsec_audit.report import BINARY, render_all
@@ -23,9 +23,11 @@ _SUFFIXES = {
     "sarif": "sarif",
     "html": "html",
     "markdown": "md",
+    "cyclonedx": "cdx.json",
+    "intoto": "intoto.jsonl",
     "parquet": "parquet",
 }
-_ONE_REPORT_EACH = frozenset({"json", "sarif", "html"})
+_ONE_REPORT_EACH = frozenset({"json", "sarif", "html", "cyclonedx"})
 """Formats in which several reports cannot simply follow one another."""
 
 
@@ -36,6 +38,8 @@ class Destinations:
     outputs: tuple[Output, ...]
     several: bool
     """Whether more than one report is coming."""
+    judged: bool
+    """Whether the verdicts are of now, so that a format which says when can say it."""
     failures: int = 0
     _written: dict[Path, str] = field(default_factory=dict)
     _reports: dict[Path, list[Report]] = field(default_factory=dict)
@@ -43,7 +47,13 @@ class Destinations:
 
     @classmethod
     def of(
-        cls, outputs: Sequence[Output], output: str | None, *, several: bool, quiet: bool = False
+        cls,
+        outputs: Sequence[Output],
+        output: str | None,
+        *,
+        several: bool,
+        quiet: bool = False,
+        judged: bool = True,
     ) -> Destinations:
         """Check the options before anything is scanned; raises UsageError.
 
@@ -64,15 +74,19 @@ class Destinations:
                     f"{each.format} holds one report and there are several targets",
                     hint=f"name a folder, -f {each.format}=reports/, or use jsonl",
                 )
-        return cls(outputs=chosen, several=several)
+        return cls(outputs=chosen, several=several, judged=judged)
 
     def write(self, report: Report) -> None:
         """Screen first: findings are shown even when the disk is full."""
         for output in sorted(self.outputs, key=lambda o: o.path is not None):
-            if output.path is None:
-                terminal.show(_on_screen(report, output.format))
-            else:
-                self._write_file(output, output.path, report)
+            try:
+                if output.path is None:
+                    terminal.show(self._on_screen(report, output.format))
+                else:
+                    self._write_file(output, output.path, report)
+            except UsageError as error:  # a format that this report has not got the data for
+                self.failures += 1
+                terminal.complain(str(error))
 
     def _write_file(self, output: Output, path: Path, report: Report) -> None:
         try:
@@ -84,7 +98,7 @@ class Destinations:
                 reports.append(report)
                 atomic_file.write(path, render_all(reports, output.format))
                 return
-            text = self._written.get(path, "") + api.render(report, output.format)
+            text = self._written.get(path, "") + self._rendered(report, output.format)
             atomic_file.write(path, text)
             if self.several:
                 self._written[path] = text
@@ -93,14 +107,20 @@ class Destinations:
             reason = error.strerror or type(error).__name__
             terminal.complain(f"{path}: the {output.format} report could not be written: {reason}")
 
+    def _on_screen(self, report: Report, format: str) -> str:
+        if format != "table":
+            return self._rendered(report, format)
+        from ftsec_audit.report import table
 
-def _on_screen(report: Report, format: str) -> str:
-    if format != "table":
-        return api.render(report, format)
-    from ftsec_audit.report import table
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return table.render(report, width=width, color=terminal.wants_color(sys.stdout))
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return table.render(report, width=width, color=terminal.wants_color(sys.stdout))
+    def _rendered(self, report: Report, format: str) -> str:
+        if format != "intoto" or not self.judged:
+            return api.render(report, format)
+        from ftsec_audit.report import intoto
+
+        return intoto.render(report, created=clock.now())
 
 
 def _slug(report: Report) -> str:

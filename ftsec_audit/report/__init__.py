@@ -12,7 +12,7 @@ from importlib import import_module
 from ftsec_audit.errors import UsageError
 from ftsec_audit.types import Report
 
-FORMATS = ("table", "json", "jsonl", "sarif", "html", "markdown")
+FORMATS = ("table", "json", "jsonl", "sarif", "html", "markdown", "cyclonedx", "intoto")
 BINARY = ("parquet",)
 """Formats that are files and hold any number of reports: `render_all(reports) -> bytes`."""
 

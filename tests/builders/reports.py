@@ -273,7 +273,11 @@ def hostile() -> Report:
         kind=ATTACK,
         description=ATTACK,
         base_reference=ATTACK,
-        files=(FileRecord(path=ATTACK, size=1, digest=ATTACK, format=ATTACK),),
+        files=(
+            FileRecord(path=ATTACK, size=1, digest=ATTACK, format=ATTACK),
+            FileRecord(path=ATTACK * 2, size=0, digest=f"sha256:{'0' * 64}"),
+        ),
+        declared={ATTACK: [ATTACK], "license": [ATTACK], "tags": [ATTACK], "datasets": [ATTACK]},
     )
     measurement = ModuleMeasurement(
         name=ATTACK,
@@ -391,18 +395,17 @@ def _card(reference: str, commit: str) -> ArtifactCard:
         description="LoRA r=16 (q,k,v,o,gate,up,down)",
         base_reference="meta-llama/Llama-3.1-8B",
         files=(
-            FileRecord(path="README.md", size=5_174),
-            FileRecord(
-                path="adapter_config.json", size=812, digest="sha256:5e884898da28047151d0", format="json"
-            ),
+            FileRecord(path="README.md", size=5_174, digest=f"sha256:{'0a' * 32}"),
+            FileRecord(path="adapter_config.json", size=812, digest=f"sha256:{'5e' * 32}", format="json"),
             FileRecord(
                 path="adapter_model.safetensors",
                 size=167_832_240,
-                digest="sha256:2cf24dba5fb0",
+                digest=f"sha256:{'2c' * 32}",
                 format="safetensors",
             ),
-            FileRecord(path="tokenizer.json", size=17_209_920, format="json"),
+            FileRecord(path="tokenizer.json", size=17_209_920, digest=f"sha256:{'7f' * 32}", format="json"),
         ),
+        declared={"license": ["apache-2.0"], "language": ["en"], "datasets": ["acme/tickets"]},
     )
 
 

@@ -22,7 +22,7 @@ def test_every_format_renders_every_report_the_same_way_each_time(format: str, r
     text.encode("utf-8")
 
 
-@pytest.mark.parametrize("format", ["table", "html", "markdown", "sarif"])
+@pytest.mark.parametrize("format", ["table", "html", "markdown", "sarif", "cyclonedx"])
 @pytest.mark.parametrize("report", ALL)
 def test_every_report_says_what_a_pass_means(format: str, report: Report) -> None:
     assert "A pass means no known indicator was found, not that risk is zero." in render(report, format)
@@ -45,7 +45,7 @@ def test_importing_the_package_imports_no_format() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-@pytest.mark.parametrize("format", ["json", "jsonl", "sarif", "markdown"])
+@pytest.mark.parametrize("format", ["json", "jsonl", "sarif", "markdown", "cyclonedx", "intoto"])
 def test_machine_formats_need_neither_rich_nor_jinja_nor_pydantic(format: str) -> None:
     code = (
         f"import sys; from ftsec_audit.report import {format}; "

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ftsec_audit.sources.model_card import declared_bases
+from ftsec_audit.sources.model_card import declared_bases, statements
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,17 @@ def test_hostile_front_matter_costs_neither_time_nor_stack() -> None:
     assert declared_bases(f"---\nk0: &k0 {{a: b}}\n{merges}\nbase_model: org/base\n---\n") == ()
     assert declared_bases("---\n" + "x" * 2_000_000 + "\n---\n") == ()
     assert time.process_time() - start < 5
+
+
+def test_what_a_card_states_is_short_text_under_known_keys() -> None:
+    card = (
+        "---\nlicense: apache-2.0\nlanguage: [en, {x: y}, 3, '  de ']\ntags: []\nsecret: x\n"
+        f"datasets:\n{''.join(f'  - d{i}' + chr(10) for i in range(80))}pipeline_tag: {'t' * 500}\n---\n"
+    )
+    stated = statements(card)
+    assert stated["license"] == ["apache-2.0"]
+    assert stated["language"] == ["en", "de"]
+    assert stated["datasets"] == [f"d{i}" for i in range(50)]
+    assert stated["pipeline_tag"] == ["t" * 200]
+    assert set(stated) == {"license", "language", "datasets", "pipeline_tag"}
+    assert statements("no front matter") == statements("---\n- a list\n---\n") == {}
