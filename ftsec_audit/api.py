@@ -294,6 +294,14 @@ def explain(rule_id: str) -> RulePage:
     raise UsageError(f"{rule_id!r} is no rule", hint="ftsec-audit rules lists them")
 
 
+def fingerprint(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[str, ...]:
+    """What decides over the answers besides the bytes: every detector's label, and the rules left out."""
+    detectors = tuple(cls() for cls in _detector_classes())
+    every_rule = [rule for detector in detectors for rule in detector.rules]
+    deselected = Selection(select=tuple(select), ignore=tuple(ignore)).deselected(every_rule)
+    return (*sorted(detector.label for detector in detectors), *sorted(deselected))
+
+
 def was_interrupted(report: Report) -> bool:
     """Whether Ctrl-C ended this scan before it was done."""
     from ftsec_audit.runner import INTERRUPTED

@@ -20,6 +20,7 @@ from ftsec_audit.version import VERSION
 _COMMANDS = {
     "scan": "Audit one or a few models: the gate.",
     "pin": "Write the commits of a list of models into it.",
+    "batch": "Audit many models: resumable, isolated, one stored result each.",
     "diff": "Say what changed between revisions, or between two reports.",
     "report": "Render, merge or judge again stored reports; no weight is read.",
     "rules": "List the rules.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +78,15 @@ def duration(value: Any) -> float:
         raise click.BadParameter(f"{value!r} is no duration; write 90, 90s, 5m or 1h.")
     number, unit = match.groups()
     return float(number) * {"": 1, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def day(value: Any) -> datetime:
+    """`2026-01-31` or `2026-01-31T12:00Z`; UTC where no zone is given."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no date; write 2026-01-31 or 2026-01-31T12:00Z.") from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def output_options(command: F) -> F:

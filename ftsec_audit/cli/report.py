@@ -9,16 +9,19 @@ import click
 
 from ftsec_audit.cli import exit_codes
 from ftsec_audit.cli.options import output_options, policy_options
+from ftsec_audit.cli.stored import from_store, stored_options
+from ftsec_audit.errors import UsageError
 
 _JUDGING = ("policy", "fail_on", "strict", "ignorefile", "baseline")
 
 
 @click.command("report", no_args_is_help=True)
-@click.argument("results", nargs=-1, required=True, metavar="RESULT...", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, metavar="[RESULT]...", type=click.Path(path_type=Path))
+@stored_options
 @policy_options
 @output_options
 def command(results: tuple[Path, ...], **options: Any) -> int:
-    """Render, merge or judge again reports that were stored with -f json or -f jsonl.
+    """Render, merge or judge again reports that were stored with -f json, -f jsonl, or by a batch.
 
     No weight is read. Without --policy, --fail-on, --strict, --ignorefile or --baseline the stored
     verdicts stand; with any of them every report is judged again. Exit codes are those of scan.
@@ -28,15 +31,26 @@ def command(results: tuple[Path, ...], **options: Any) -> int:
       ftsec-audit report result.json -f html=report.html
       ftsec-audit report reports/*.json -f jsonl=all.jsonl         merge
       ftsec-audit report reports/*.json --policy strict            what if?
+      ftsec-audit report --store results/ --rule FTA3              a line for each; -f for whole reports
+      ftsec-audit report --store results/ --failed                 artifacts without a report
     """
     from ftsec_audit import api, stored_reports
     from ftsec_audit.cli.output import Destinations
     from ftsec_audit.cli.verdicts import Judge
 
+    if options["store"]:
+        if results:
+            raise UsageError("files and a store are asked for at once", hint="keep one")
+        return from_store(options)
+    if not results:
+        raise UsageError("nothing to report on", hint="name stored results, or --store DIR")
     reports = [report for path in results for report in stored_reports.load(path)]
-    destinations = Destinations.of(options["outputs"], options["output"], several=len(reports) > 1)
     chosen = {name: options[name] for name in _JUDGING}
-    if any(chosen.values()):
+    judged = any(chosen.values())
+    destinations = Destinations.of(
+        options["outputs"], options["output"], several=len(reports) > 1, judged=judged
+    )
+    if judged:
         judge = Judge.of(**chosen)
         reports = [api.judged(report, **judge.options()) for report in reports]
     for report in reports:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,33 @@ def test_new_files_follow_the_umask(stored, tmp_path: Path, capsys) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_evidence_for_machines_says_when_only_if_it_was_judged_now(stored, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767323045")
+    assert cli.run(["report", str(stored["passing"]), "-f", "intoto"]) == 0
+    assert "timeCreated" not in capsys.readouterr().out
+    assert cli.run(["report", str(stored["passing"]), "-f", "intoto", "--policy", "permissive"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1]["predicate"]["timeCreated"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_format_that_cannot_be_written_does_not_hide_the_verdict(tmp_path: Path, capsys) -> None:
+    report = reports.failing()
+    card = replace(report.artifact, files=tuple(replace(file, digest="") for file in report.artifact.files))
+    path = tmp_path / "no-digests.json"
+    path.write_text(api.render(replace(report, artifact=card), "json"))
+    assert cli.run(["report", str(path), "-f", f"intoto={tmp_path / 'x'}"]) == 1
+    shown = capsys.readouterr()
+    assert "FTA301" in shown.out
+    assert "names files by digest" in shown.err
+
+
+def test_bills_of_materials_get_a_file_each(stored, tmp_path: Path, capsys) -> None:
+    paths = [str(path) for path in stored.values()]
+    assert cli.run(["report", *paths, "-f", "cyclonedx"]) == 2
+    cli.run(
+        ["report", *paths, "-f", f"cyclonedx={tmp_path / 'boms'}/", "-f", f"intoto={tmp_path / 'all.jsonl'}"]
+    )
+    assert len(list((tmp_path / "boms").glob("*.cdx.json"))) == 3
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 3

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from hub_server.faults import Fault
 from hub_server.log import Request
@@ -165,11 +165,28 @@ class HubHandler(Handler):
             self.send_error_code(404)
 
     def _search(self, query: Mapping[str, list[str]]) -> None:
-        """`/api/models?search=…&limit=…`: public repositories only."""
-        wanted = query.get("search", [""])[0]
-        limit = int(query.get("limit", ["1000"])[0])
-        found = [repo for repo in self.hub.repositories.values() if wanted in repo.id and not repo.private]
-        self.send_json([{"id": repo.id, "modelId": repo.id} for repo in found[:limit]])
+        """`/api/models?search=…&author=…&filter=…&sort=lastModified&limit=…`: public ones, by page."""
+        wanted, author = query.get("search", [""])[0], query.get("author", [""])[0]
+        tags = {tag for each in query.get("filter", []) for tag in each.split(",")}
+        found = [
+            repo
+            for repo in self.hub.repositories.values()
+            if wanted in repo.id
+            and not repo.private
+            and repo.id.startswith(f"{author}/" if author else "")
+            and tags <= set(repo.tags)
+        ]
+        if query.get("sort") == ["lastModified"]:
+            found.sort(key=lambda repo: repo.last_modified, reverse=True)
+        first = int(query.get("cursor", ["0"])[0])
+        page = min(int(query.get("limit", ["1000"])[0]), self.hub.models_per_page)
+        headers = {}
+        if first + page < len(found):
+            again = urlencode([(k, v) for k, values in query.items() for v in values if k != "cursor"])
+            address = f"{self.hub.endpoint}/api/models?{again}&cursor={first + page}"
+            headers["Link"] = f'<{address}>; rel="next"'
+        listed = [_listed_model(repo, query.get("expand", [])) for repo in found[first : first + page]]
+        self.send_json(listed, **headers)
 
     def _api(self, name: str, rest: str, query: Mapping[str, list[str]]) -> None:
         repository = self._accessible(name, f"/api/models/{{}}{rest}", read=False)
@@ -262,6 +279,16 @@ class HubHandler(Handler):
             self.send_error_code(401, "GatedRepo", f"Access to model {name} is restricted")
             return None
         return repository
+
+
+def _listed_model(repository: Repository, expand: list[str]) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "sha": repository.refs["main"].sha,
+        "lastModified": repository.last_modified,
+        "tags": repository.tags,
+    }
+    chosen = {name: value for name, value in fields.items() if name in expand}
+    return {"id": repository.id, "modelId": repository.id, **chosen}
 
 
 def _tree_entry(entry: Entry) -> dict[str, object]:

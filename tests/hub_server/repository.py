@@ -83,6 +83,7 @@ class Repository:
     refs: dict[str, Commit] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
+    last_modified: str = "2026-01-01T00:00:00.000Z"
 
     def commit(self, files: Mapping[str, bytes | Path], *, branch: str = "main", tag: str = "") -> str:
         """Replace the content of `branch` by `files`; returns the commit id, the same for the same files."""

@@ -43,6 +43,7 @@ class HubServer:
         self.faults: list[Fault] = []
         self.log = RequestLog()
         self.stopped = False
+        self.models_per_page = 1000
         self._listeners = [self._listen(HubHandler), self._listen(StorageHandler)]
         self.endpoint, self.storage_endpoint = (
             f"http://127.0.0.1:{listener.server_address[1]}" for listener in self._listeners

@@ -1,0 +1,120 @@
+"""Real drivers and workers, killed for real, and disks that are really full."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builders.batch_driver import batch
+from builders.batch_work import job
+
+TESTS = Path(__file__).parents[1]
+REFERENCES = [f"slow:{number}" for number in range(8)]
+
+
+def driver(folder: Path, references: list[str] = REFERENCES, **options: object) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "builders.batch_driver", str(folder), *references]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **options)  # type: ignore[call-overload]
+
+
+def documents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Name → content and time of the last change."""
+    found = (folder / "store").glob("*/[0-9a-f]*.json")
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def log(folder: Path) -> list[tuple[int, str]]:
+    path = folder / "log"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(line.split()[0]), line.split()[1]) for line in lines]
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("finished", [0, 1, 4])
+def test_a_killed_driver_loses_and_repeats_nothing_finished(tmp_path: Path, finished: int) -> None:
+    process = driver(tmp_path)
+    until(lambda: len(log(tmp_path)) > 0 and len(documents(tmp_path)) >= finished)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until(lambda: not any(alive(pid) for pid, _ in log(tmp_path)))  # orphans would scan behind our back
+    kept = documents(tmp_path)
+    assert finished <= len(kept) < len(REFERENCES)
+    started_before = {name for _, name in log(tmp_path)}
+    again = driver(tmp_path)
+    assert again.wait(120) == 0
+    after = documents(tmp_path)
+    assert len(after) == len(REFERENCES)
+    assert {name: after[name] for name in kept} == kept
+    times = Counter(name for _, name in log(tmp_path))
+    finished_names = {REFERENCES[int(name[:64], 16) - 1] for name in kept}
+    assert all(times[name] == 1 for name in finished_names)
+    assert all(times[name] <= 2 for name in started_before)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["finished_before"] == len(kept)
+
+
+def test_a_killed_worker_is_replaced_and_its_artifact_done_by_the_next_run(tmp_path: Path) -> None:
+    process = driver(tmp_path)
+    until(lambda: len(log(tmp_path)) >= 2)
+    victim, reference = log(tmp_path)[1]
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(120) == 0
+    names = set(documents(tmp_path))
+    assert len(names) == len(REFERENCES)
+    number = REFERENCES.index(reference) + 1
+    failed = f"{job(reference, number).key}.failed-1.json"
+    if failed not in names:  # it was killed between storing and telling, and nothing was lost at all
+        assert f"{job(reference, number).key}.json" in names
+    assert driver(tmp_path).wait(120) == 0
+    reports = [name for name in documents(tmp_path) if "failed" not in name]
+    assert len(reports) == len(REFERENCES)
+
+
+def test_an_interrupted_driver_ends_its_workers_and_keeps_the_rest(tmp_path: Path) -> None:
+    process = driver(tmp_path, start_new_session=True)
+    until(lambda: len(documents(tmp_path)) >= 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and its workers
+    assert process.wait(60) == 0
+    assert 1 <= len(documents(tmp_path)) < len(REFERENCES)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["interrupted"] is True
+    assert not any(alive(pid) for pid, _ in log(tmp_path))
+
+
+def test_a_full_disk_ends_the_run_with_nothing_half_written(tmp_path: Path) -> None:
+    """No file of the processes may grow beyond 1 kB, less than any document: writing breaks off midway."""
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    process = driver(tmp_path, ["a", "b"], preexec_fn=small_files, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert b"File too large" in errors
+    assert not documents(tmp_path)
+    assert not list((tmp_path / "store").glob("*/.*"))
+    assert batch(tmp_path, ["a", "b"]).run().done == 2

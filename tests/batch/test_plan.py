@@ -1,0 +1,119 @@
+"""Planning by metadata: what is pinned, merged, ordered, and what a key depends on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders.adapters import write_adapter
+from hub_server import Fault, HubServer
+
+from ftsec_audit.batch.plan import BatchPlan, Questions, plan
+from ftsec_audit.errors import UsageError
+from ftsec_audit.models_list import Model
+from ftsec_audit.sources.connection import Connection
+from ftsec_audit.sources.search import HubQuery, search
+from ftsec_audit.types import Profile
+
+
+def planned(*references: str, questions: Questions | None = None) -> BatchPlan:
+    return plan([Model(model=reference) for reference in references], questions or Questions())
+
+
+def test_jobs_are_pinned_and_those_of_one_base_stand_together(hub: HubServer) -> None:
+    jobs = planned("org/a0", "org/a1", "org/a2", "org/a3").jobs
+    bases = [job.base.partition("@")[0] for job in jobs]
+    assert bases == ["hf://org/base-0"] * 2 + ["hf://org/base-1"] * 2
+    for job in jobs:
+        commit = hub.repositories[job.names[0]].refs["main"].sha
+        assert job.reference == f"hf://{job.names[0]}@{commit}"
+    assert sum(1 for request in hub.log.of("org/base-0") if "/api/" in request.path) == 1
+
+
+def test_nothing_but_metadata_is_fetched(hub: HubServer) -> None:
+    plan = planned("org/a0", "org/a1")
+    assert not [request.path for request in hub.log if "safetensors" in request.path and request.sent]
+    weights = sum(Path(f"../a{n}/adapter_model.safetensors").stat().st_size for n in range(2))
+    assert plan.bytes > weights
+
+
+def test_the_same_content_is_scanned_once_under_all_its_names(hub: HubServer) -> None:
+    commit = hub.repositories["org/a0"].refs["main"].sha
+    plan = planned("org/a0", f"org/a0@{commit}", "mirror/a0", "org/a0")
+    (job,) = plan.jobs
+    assert job.names == ("org/a0", f"org/a0@{commit}", "mirror/a0")
+    assert (plan.references, plan.duplicates) == (3, 2)
+
+
+def test_local_folders_are_known_by_content_wherever_they_lie(tmp_path: Path) -> None:
+    first = write_adapter(tmp_path / "one")
+    shutil.copytree(first, tmp_path / "two")
+    write_adapter(tmp_path / "three", seed=1)
+    quick = Questions(profile=Profile.QUICK)
+    plan = planned(*(str(tmp_path / name) for name in ("one", "two", "three")), questions=quick)
+    assert len(plan.jobs) == 2
+    before = {job.names: job.key for job in plan.jobs}
+    weights = tmp_path / "three" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    (changed,) = planned(str(tmp_path / "three"), questions=quick).jobs
+    assert changed.key != before[(str(tmp_path / "three"),)]
+
+
+def test_what_cannot_be_had_does_not_stop_the_plan(hub: HubServer) -> None:
+    plan = planned("org/a0", "org/none", "s3://bucket/key", "org/a1@nowhere")
+    assert [job.names for job in plan.jobs] == [("org/a0",)]
+    assert [one.reference for one in plan.unresolved] == ["org/none", "s3://bucket/key", "org/a1@nowhere"]
+    assert "no such repository" in plan.unresolved[0].reason
+
+
+def test_a_key_changes_with_content_base_and_questions_alone(hub: HubServer, tmp_path: Path) -> None:
+    ask = Questions()
+    (job,) = planned("org/a0", questions=ask).jobs
+    assert planned("org/a0", "org/a1").jobs[0].key == job.key
+    others = [
+        replace(ask, profile=Profile.QUICK),
+        replace(ask, select=("FTA1",)),
+        replace(ask, ignore=("FTA1",)),
+        replace(ask, no_base=True),
+        replace(ask, base="org/base-1"),
+        replace(ask, further={"seed": 1}),
+    ]
+    keys = {planned("org/a0", questions=other).jobs[0].key for other in others} | {job.key}
+    assert len(keys) == len(others) + 1
+    hub.repositories["org/base-0"].commit({"config.json": b"{}"})
+    assert planned("org/a0").jobs[0].key not in keys
+
+
+def test_a_declared_base_that_is_gone_is_left_to_the_scan_to_explain(hub: HubServer) -> None:
+    hub.faults.append(Fault(path="*org/base-0*", status=404))
+    assert planned("org/a0").jobs[0].base == ""
+    assert planned("org/a0", questions=Questions(base="org/base-0")).jobs[0].base == "org/base-0"
+
+
+def test_questions_that_name_no_rule_are_refused_before_anything_is_asked(hub: HubServer) -> None:
+    with pytest.raises(UsageError, match="names no rule"):
+        planned("org/a0", questions=Questions(select=("FTB",)))
+    assert len(hub.log) == 0
+
+
+def found(query: HubQuery) -> list[str]:
+    return [reference.split("@")[0] for reference in search(Connection.from_environment(), query)]
+
+
+def test_the_hub_is_searched_by_author_tag_base_and_date(hub: HubServer) -> None:
+    hub.models_per_page = 2  # so that pages have to be turned
+    tagged = HubQuery(author="org", filters=("peft",))
+    assert found(tagged) == ["hf://org/a3", "hf://org/a2", "hf://org/a1", "hf://org/a0"]
+    assert found(replace(tagged, limit=3)) == ["hf://org/a3", "hf://org/a2", "hf://org/a1"]
+    assert found(HubQuery(base_model="org/base-1")) == ["hf://org/a3", "hf://org/a1"]
+    assert found(HubQuery(author="mirror")) == ["hf://mirror/a0"]
+    from ftsec_audit.cli.options import day
+
+    assert found(replace(tagged, since=day("2026-02-03"))) == ["hf://org/a3", "hf://org/a2"]
+
+
+def test_what_a_search_finds_is_pinned_to_what_was_listed(hub: HubServer) -> None:
+    (reference,) = search(Connection.from_environment(), HubQuery(author="mirror"))
+    assert reference == f"hf://mirror/a0@{hub.repositories['mirror/a0'].refs['main'].sha}"

@@ -1,0 +1,51 @@
+"""A driver to be killed: `python -m builders.batch_driver FOLDER REFERENCE…` runs a batch of told work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.batch_work import ToldWork, job
+
+from ftsec_audit.batch.drive import Batch
+from ftsec_audit.batch.events import Observer
+from ftsec_audit.batch.executor import Executor, Work
+from ftsec_audit.batch.job import Done, Job
+from ftsec_audit.batch.plan import BatchPlan
+from ftsec_audit.batch.pool import LocalPool
+from ftsec_audit.batch.store import Store
+
+
+@dataclass
+class Inline(Executor):
+    """Does the work in this very process, one job after the other."""
+
+    def start(self, work: Work) -> None:
+        self.work = work
+
+    def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        return (self.work(each) for each in jobs)
+
+    def stop(self) -> None:
+        return
+
+
+def batch(folder: Path, references: Iterable[str], **settings: object) -> Batch:
+    """A batch of told work below `folder`, done inline unless an executor is given."""
+    jobs = tuple(job(reference, number) for number, reference in enumerate(references, start=1))
+    store = folder / "store"
+    arguments = {
+        "plan": BatchPlan(jobs=jobs, references=len(jobs)),
+        "store": Store(str(store)),
+        "work": ToldWork(store=str(store), log=folder / "log"),
+        "executor": lambda n: Inline(),
+    }
+    return Batch(**arguments | settings)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    with (home / "events.jsonl").open("a") as events:
+        batch(home, sys.argv[2:], executor=lambda n: LocalPool(2), observer=Observer(events=events)).run()
