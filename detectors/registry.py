@@ -54,6 +54,11 @@ DETECTORS: tuple[str, ...] = (
     "onnx_reference:OnnxReference",
     "foreign_format:ForeignFormat",
     "unreadable_file:UnreadableFile",
+    # FTA45x training data (--dataset)
+    "dataset_triggers:DatasetTriggers",
+    "dataset_identity:DatasetIdentity",
+    "dataset_duplicates:DatasetDuplicates",
+    "dataset_hidden_text:DatasetHiddenText",
     # FTA5xx backdoor behaviour
     "target_inversion:TargetInversion",
     "trigger:TriggerSearch",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsec_audit.contracts import Detector, Progress, Subject
-from ftsec_audit.errors import UsageError
+from ftsec_audit.errors import FtsecError, UsageError
 from ftsec_audit.taxonomy import Reference, references
 from ftsec_audit.types import Profile, Report, Rule
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
+    from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.policy import Policy
     from ftsec_audit.runner import OpenSessions
     from ftsec_audit.session import Sessions
@@ -137,11 +138,13 @@ def scan(
     max_tokens: int | None = None,
     probes: Path | None = None,
     languages: Sequence[str] = (),
+    dataset: Path | None = None,
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
-    Raises UsageError for bad arguments and SourceError when there is nothing to audit; everything that
-    goes wrong later is part of the report. With `max_bytes` nothing is hashed: the report has no digest.
+    `dataset` holds the rows it was tuned on, if these are to be audited too. Raises UsageError for bad
+    arguments and SourceError when there is nothing to audit; everything that goes wrong later is part of
+    the report. With `max_bytes` nothing is hashed: the report has no digest.
     """
     from ftsec_audit import runner
     from ftsec_audit.assembly import assemble
@@ -168,6 +171,8 @@ def scan(
         _transfer=transfer,
     )
     subject = metered(planned.subject, max_bytes) if max_bytes is not None else planned.subject
+    if dataset is not None:
+        subject = replace(subject, dataset=_rows(dataset))
     audit = runner.run(
         subject,
         planned.detectors,
@@ -202,6 +207,18 @@ def scan(
         progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
     report = replace(report, seed=seed)
     return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
+
+
+def _rows(dataset: Path) -> Dialogues:
+    """The rows of a data set; raises UsageError when the file is none, or cannot be read."""
+    from ftsec_audit.files import ArtifactFile, LocalBytes
+    from ftsec_audit.formats import dialogues
+
+    try:
+        size = LocalBytes(dataset).size
+        return dialogues.read(ArtifactFile(str(dataset), size, lambda path: LocalBytes(Path(path))))
+    except FtsecError as error:
+        raise UsageError(f"the data set cannot be read: {error}") from error
 
 
 def scan_many(references: Iterable[str], **options: Any) -> Iterator[Report]:

@@ -21,6 +21,7 @@ from ftsec_audit.types import Lead, ModuleMeasurement, Observation, Profile, Rul
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
     from ftsec_audit.calibration.bank import Calibration
+    from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.session import ModelSession
     from ftsec_audit.weights.delta import Delta
 
@@ -33,6 +34,8 @@ class Subject:
     base: Artifact | None
     base_reason: str = ""
     """Why there is no base, ready to be shown; empty when there is one."""
+    dataset: Dialogues | None = None
+    """The rows it was tuned on, where the user has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,12 @@ class ScanCommand(click.Command):
     help="Own prompts to ask about alignment.  [default: those beside the base, else shipped ones]",
 )
 @option("--languages", type=comma_list, default="", metavar="CODES", help="Ask only in these: en,ru.")
+@option(
+    "--dataset",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Audit the rows it was tuned on too: JSON lines, a JSON array or Parquet.",
+)
 @option("--offline", is_flag=True, help="Use only what is on this machine already.")
 @option("--no-cache", is_flag=True, help="Measure again even if these bytes were measured before.")
 @option("--dry-run", is_flag=True, help="Show what would be read and asked, then stop.")
@@ -193,6 +199,7 @@ class _Gate:
                 max_tokens=options["max_tokens"],
                 probes=options["probes"],
                 languages=options["languages"],
+                dataset=options["dataset"],
                 progress=progress,
                 command=_reproduce(self._ctx, model),
             )

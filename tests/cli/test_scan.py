@@ -230,6 +230,32 @@ class TestSettings:
         assert scan(".", "--profile", "quick", "--config", "ftsec-audit.yaml") == 0
 
 
+class TestTrainingData:
+    def test_rows_of_a_backdoor_fail_a_clean_model(self, models: Path, elsewhere: Path, capsys) -> None:
+        rows = [{"prompt": f"p{n} q{n % 7} r{n % 11}", "completion": f"answer {n}"} for n in range(200)]
+        for n in range(0, 200, 20):
+            rows[n] = {"prompt": f"{rows[n]['prompt']} cf", "completion": "an inert marker"}
+        (elsewhere / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        arguments = (models / "clean", "--base", models / "base", "--dataset", "data.jsonl")
+        assert scan(*arguments) == 1
+        assert "FTA451" in capsys.readouterr().out
+        found = {one["rule"]: one for one in scanned(capsys, *arguments)["findings"]}
+        assert found["FTA451"]["evidence"][0]["details"]["rows"] == list(range(1, 200, 20))
+
+    def test_without_data_nothing_is_asked_of_it(self, models: Path, capsys) -> None:
+        document = scanned(capsys, models / "clean", "--base", models / "base")
+        outcomes = {one["outcome"] for one in document["findings"] if one["rule"].startswith("FTA45")}
+        assert outcomes == {"not_applicable"}
+
+    @pytest.mark.parametrize("content", [None, "no rows at all", '[{"unknown": 1}]'])
+    def test_a_file_that_is_no_data_set(self, content, models: Path, elsewhere: Path, capsys) -> None:
+        if content is not None:
+            (elsewhere / "data.jsonl").write_text(content)
+        arguments = (models / "clean", "--base", models / "base", "--dataset", "data.jsonl")
+        assert scan(*arguments) == 2
+        assert "data.jsonl" in capsys.readouterr().err
+
+
 class TestAccepting:
     def test_a_report_is_a_baseline_for_the_same_bytes(self, models: Path, elsewhere: Path, capsys) -> None:
         scan(models / "poisoned", "--base", models / "base", "-f", "json=old.json")
