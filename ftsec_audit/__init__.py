@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ftsec_audit.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ftsec_audit.api import explain, judged, plan, render, rules, scan, scan_many
+    from ftsec_audit.api import explain, judged, plan, render, rules, scan
+    from ftsec_audit.batch.many import scan_many
+    from ftsec_audit.batch.pool import LocalPool
+    from ftsec_audit.batch.ray import RayExecutor
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.contracts import Progress
     from ftsec_audit.errors import FtsecError
@@ -33,10 +36,12 @@ __all__ = [
     "Finding",
     "FtsecError",
     "IgnoreFile",
+    "LocalPool",
     "Outcome",
     "Policy",
     "Profile",
     "Progress",
+    "RayExecutor",
     "Report",
     "Rule",
     "Severity",
@@ -52,15 +57,18 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("explain", "judged", "plan", "render", "rules", "scan", "scan_many"), "api"),
+    **dict.fromkeys(("explain", "judged", "plan", "render", "rules", "scan"), "api"),
     **dict.fromkeys(
         ("Confidence", "Finding", "Outcome", "Profile", "Report", "Rule", "Severity", "Verdict"), "types"
     ),
     **dict.fromkeys(("Baseline", "IgnoreFile"), "suppress"),
     "Calibration": "calibration.bank",
     "FtsecError": "errors",
+    "LocalPool": "batch.pool",
     "Policy": "policy",
     "Progress": "contracts",
+    "RayExecutor": "batch.ray",
+    "scan_many": "batch.many",
 }
 
 

@@ -6,15 +6,17 @@ The run keeps nothing that the store does not: it can be ended at any moment and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
+from ftsec_audit.batch.costs import Costs
 from ftsec_audit.batch.events import Observer
 from ftsec_audit.batch.executor import Executor
 from ftsec_audit.batch.index import Index
 from ftsec_audit.batch.job import Done, Failure, FailureKind, Job, Row
 from ftsec_audit.batch.plan import BatchPlan, Unresolved
 from ftsec_audit.batch.record import Record
+from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.batch.store import Store
 from ftsec_audit.batch.summary import Summary
 from ftsec_audit.batch.work import ScanWork, now, numbered
@@ -30,8 +32,9 @@ class Batch:
     plan: BatchPlan
     store: Store
     work: ScanWork
-    executor: Callable[[int], Executor]
-    """Makes one for so many jobs."""
+    executor: Executor
+    costs: Costs = field(default_factory=Costs)
+    """What scans are expected to take, for their order."""
     retry: bool = True
     """Whether artifacts that failed in an earlier run are scanned again."""
     index: Index | None = None
@@ -44,7 +47,7 @@ class Batch:
         observer = self.observer or Observer()
         rows: list[Row] = []
         try:
-            for done in self._everything(observer):
+            for done in self.outcomes(observer):
                 self._settle(done, summary, observer, rows)
         except KeyboardInterrupt:
             summary.interrupted = True
@@ -53,7 +56,8 @@ class Batch:
             observer.finished(summary)
         return summary
 
-    def _everything(self, observer: Observer) -> Iterator[Done]:
+    def outcomes(self, observer: Observer) -> Iterator[Done]:
+        """What became of each job and of each reference that names nothing, as it becomes known."""
         observer.planned(self.plan)
         for unresolved in self.plan.unresolved:
             yield self._unresolved(unresolved)
@@ -66,13 +70,12 @@ class Batch:
         if not jobs:
             return
         observer.scanning(len(jobs))
-        executor = self.executor(len(jobs))
         try:
-            executor.start(self.work)
-            for done in executor.results(jobs):
+            self.executor.start(self.work, len(jobs))
+            for done in self.executor.results(Schedule(jobs, self.costs)):
                 yield self._stored(done)
         finally:
-            executor.stop()
+            self.executor.stop()
 
     def _earlier(self, job: Job) -> Done | None:
         """What an earlier run has stored about a job, if that settles it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from ftsec_audit.batch.job import Done, Job
+from ftsec_audit.batch.schedule import Schedule
 
 
 class Work(Protocol):
@@ -19,19 +20,19 @@ class Work(Protocol):
 
 
 class Executor(Protocol):
-    """Laws: every job taken from `jobs` is yielded exactly once, in any order; a job whose process dies,
-    hangs or outgrows its memory is yielded with a `failure` and costs no other job; no more jobs are taken
-    than there are workers to hold them.
+    """Laws: every job of the schedule is yielded exactly once, in any order; a job whose process dies,
+    hangs or outgrows its memory is yielded with a `failure` and costs no other job; a job is taken from
+    the schedule only when a worker is free for it.
     """
 
-    def start(self, work: Work) -> None:
-        """Bring up workers that do `work`."""
+    def start(self, work: Work, most: int) -> None:
+        """Bring up workers that do `work`; more than `most` are of no use."""
         ...
 
-    def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
+    def results(self, schedule: Schedule) -> Iterator[Done]:
         """What became of each job, as it becomes known."""
         ...
 
     def stop(self) -> None:
-        """End every worker at once, whatever it does. May be called twice."""
+        """End every worker at once, whatever it does. May be called twice; `start` may follow."""
         ...

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from ftsec_audit.batch import memory
 from ftsec_audit.batch.executor import Work
 from ftsec_audit.batch.job import Done, Failure, FailureKind, Job
+from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.errors import FtsecError
 
 _TICK = 0.2  # seconds between two looks at clocks and memory
@@ -54,42 +55,39 @@ class _Worker:
 
 
 class LocalPool:
-    """`workers` processes; `max_seconds` and `max_memory` (bytes) per artifact."""
+    """`workers` processes, or one for each core; `max_seconds` and `max_memory` (bytes) per artifact."""
 
     def __init__(
-        self, workers: int, *, max_seconds: float | None = None, max_memory: int | None = None
+        self, workers: int | None = None, *, max_seconds: float | None = None, max_memory: int | None = None
     ) -> None:
-        self._size = workers
+        self._size = workers or cores()
         self._max_seconds, self._max_memory = max_seconds, max_memory
         self._context = multiprocessing.get_context("spawn")
         self._work: Work | None = None
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
-    def start(self, work: Work) -> None:
-        self._work = work
-        self._workers = [self._spawn() for _ in range(self._size)]
+    def start(self, work: Work, most: int) -> None:
+        self._work, self._failed_starts = work, 0
+        self._workers = [self._spawn() for _ in range(min(self._size, most))]
 
-    def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
-        waiting = iter(jobs)
-        upcoming = next(waiting, None)
-        while upcoming is not None or any(worker.job for worker in self._workers):
-            for worker in self._workers:
-                if upcoming is not None and worker.is_free:
+    def results(self, schedule: Schedule) -> Iterator[Done]:
+        while schedule or any(worker.job for worker in self._workers):
+            for index, worker in enumerate(self._workers):
+                if worker.is_free and (job := schedule.take(index)):
                     try:
-                        worker.give(upcoming)
+                        worker.give(job)
                     except OSError:  # it died while it was idle; the job goes to another one
                         worker.job, worker.ready = None, False
-                        continue
-                    upcoming = next(waiting, None)
-            yield from self._look()
+                        schedule.put_back(job)
+            yield from self._look(schedule)
 
     def stop(self) -> None:
         for worker in self._workers:
             worker.end()
         self._workers = []
 
-    def _look(self) -> Iterator[Done]:
+    def _look(self, schedule: Schedule) -> Iterator[Done]:
         """Wait a little for messages and deaths, then look at clocks and memory."""
         wait([each for w in self._workers for each in (w.pipe, w.process.sentinel)], timeout=_TICK)
         for index, worker in enumerate(self._workers):
@@ -97,9 +95,11 @@ class LocalPool:
             if done is None and not worker.process.is_alive():
                 done = self._died(worker)
                 self._replace(index)
+                schedule.forget(index)
             elif done is None and (failure := self._outgrown(worker)):
                 done = self._lost(worker, failure)
                 self._replace(index)
+                schedule.forget(index)
             if done is not None:
                 yield done
 
@@ -157,6 +157,11 @@ class LocalPool:
         process.start()
         theirs.close()  # so that reading from a dead worker ends
         return _Worker(process=process, pipe=ours)
+
+
+def cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ending(exit_code: int | None) -> str:

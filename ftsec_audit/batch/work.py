@@ -93,9 +93,12 @@ class ScanWork:
 
     def verdict(self, report: Report) -> Verdict:
         """By the policy of this run."""
+        return self.judged(report).verdict
+
+    def judged(self, report: Report) -> Report:
         from ftsec_audit import api
 
-        return api.judged(report, **self.judging).verdict if self.judging else report.verdict
+        return api.judged(report, **self.judging) if self.judging else report
 
 
 def numbered(record: Record, store: Store) -> Record:

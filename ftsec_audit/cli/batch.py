@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -73,6 +72,13 @@ def _summary_format(value: str) -> Output:
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
     help="Calibration pack in place of the shipped ones, repeatable.",
+)
+@option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or the cluster at RAY_ADDRESS (extra: ray).",
 )
 @option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Workers.  [default: one per core]")
 @option("--shard", type=_shard, metavar="I/N", help="Only this part of the list, for arrays of machines.")
@@ -231,21 +237,18 @@ def _work(questions: Questions, options: dict[str, Any]) -> ScanWork:
     )
 
 
-def _executor(options: dict[str, Any]) -> Callable[[int], Executor]:
+def _executor(options: dict[str, Any]) -> Executor:
     from ftsec_audit.batch import memory
     from ftsec_audit.batch.pool import LocalPool
+    from ftsec_audit.batch.ray import RayExecutor
 
     if options["max_memory"] and not memory.is_known():
         raise UsageError("--max-memory needs a system with /proc")
-    workers = options["jobs"] or _cores()
-    return lambda jobs: LocalPool(
-        min(workers, jobs), max_seconds=options["max_time"], max_memory=options["max_memory"]
-    )
-
-
-def _cores() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = {"max_seconds": options["max_time"], "max_memory": options["max_memory"]}
+    if options["executor"] == "ray":
+        gpus = 1.0 if options["device"].startswith("cuda") else 0.0
+        return RayExecutor(options["jobs"], gpus=gpus, **limits)
+    return LocalPool(options["jobs"], **limits)
 
 
 def _index(options: dict[str, Any]) -> Index | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,10 @@ from builders.batch_driver import Inline, batch
 from builders.batch_work import job
 
 from ftsec_audit.batch.events import Observer
-from ftsec_audit.batch.job import Done, Failure, FailureKind, Job
+from ftsec_audit.batch.job import Done, Failure, FailureKind
 from ftsec_audit.batch.plan import BatchPlan, Unresolved
 from ftsec_audit.batch.record import Record
+from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.types import Verdict
 
@@ -26,8 +27,8 @@ class Failing(Inline):
     def __init__(self, kind: FailureKind = FailureKind.CRASH, *, stored: bool = False) -> None:
         self.kind, self.stored = kind, stored
 
-    def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
-        for each in jobs:
+    def results(self, schedule: Schedule) -> Iterator[Done]:
+        for each in schedule:
             if each.reference != "lost":
                 yield self.work(each)
                 continue
@@ -52,7 +53,7 @@ def test_a_second_run_finds_everything_done(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_stored_with_its_reason_and_tried_again(tmp_path: Path) -> None:
-    summary = batch(tmp_path, ["a", "lost"], executor=lambda n: Failing()).run()
+    summary = batch(tmp_path, ["a", "lost"], executor=Failing()).run()
     assert summary.failures == {"crash": 1}
     store = batch(tmp_path, []).store
     record = store.get(f"{job('lost', 2).key}.failed-1")
@@ -61,7 +62,7 @@ def test_a_failure_is_stored_with_its_reason_and_tried_again(tmp_path: Path) -> 
     assert record.seconds == 0.5
     left_alone = batch(tmp_path, ["a", "lost"], retry=False).run()
     assert (left_alone.failures, left_alone.finished_before) == ({"crash": 1}, 2)
-    batch(tmp_path, ["a", "lost"], executor=lambda n: Failing(FailureKind.TIMEOUT)).run()
+    batch(tmp_path, ["a", "lost"], executor=Failing(FailureKind.TIMEOUT)).run()
     retried = batch(tmp_path, ["a", "lost"]).run()
     assert retried.failures == {}
     assert retried.verdicts[Verdict.PASS] == 2
@@ -71,7 +72,7 @@ def test_a_failure_is_stored_with_its_reason_and_tried_again(tmp_path: Path) -> 
 
 
 def test_a_worker_lost_after_it_stored_has_not_failed(tmp_path: Path) -> None:
-    summary = batch(tmp_path, ["lost"], executor=lambda n: Failing(stored=True)).run()
+    summary = batch(tmp_path, ["lost"], executor=Failing(stored=True)).run()
     assert summary.verdicts[Verdict.PASS] == 1
     assert not summary.failures
 
@@ -96,18 +97,18 @@ def test_what_could_not_be_resolved_is_a_failure_of_its_own(tmp_path: Path) -> N
 
 def test_a_store_that_cannot_be_written_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(FtsecError, match=r"so it goes.*make room"):
-        batch(tmp_path, ["a", "lost", "b"], executor=lambda n: Failing(FailureKind.STORE)).run()
+        batch(tmp_path, ["a", "lost", "b"], executor=Failing(FailureKind.STORE)).run()
     assert batch(tmp_path, ["a", "lost", "b"]).run().finished_before == 1
     assert scanned(tmp_path) == ["a", "lost", "b"]
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     class Interrupted(Inline):
-        def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
-            yield self.work(next(iter(jobs)))
+        def results(self, schedule: Schedule) -> Iterator[Done]:
+            yield self.work(next(iter(schedule)))
             raise KeyboardInterrupt
 
-    summary = batch(tmp_path, ["a", "b", "c"], executor=lambda n: Interrupted()).run()
+    summary = batch(tmp_path, ["a", "b", "c"], executor=Interrupted()).run()
     assert summary.interrupted
     assert (summary.done, summary.remaining) == (1, 2)
     assert batch(tmp_path, ["a", "b", "c"]).run().finished_before == 1
@@ -115,7 +116,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
 
 def test_events_tell_the_whole_story_one_object_per_line(tmp_path: Path) -> None:
     events = io.StringIO()
-    batch(tmp_path, ["a", "lost"], executor=lambda n: Failing(), observer=Observer(events=events)).run()
+    batch(tmp_path, ["a", "lost"], executor=Failing(), observer=Observer(events=events)).run()
     told = [json.loads(line) for line in events.getvalue().splitlines()]
     assert [event["event"] for event in told] == ["planned", "done", "failed", "finished"]
     assert told[2]["reason"] == "so it goes"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from builders.batch_work import ToldWork, job
 
 from ftsec_audit.batch.job import Done, FailureKind, Job
 from ftsec_audit.batch.pool import LocalPool
+from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.errors import FtsecError
 
 
@@ -22,9 +22,9 @@ def work(tmp_path: Path) -> ToldWork:
 
 
 def run(pool: LocalPool, work: ToldWork, jobs: list[Job]) -> dict[str, Done]:
-    pool.start(work)
+    pool.start(work, len(jobs))
     try:
-        done = list(pool.results(jobs))
+        done = list(pool.results(Schedule(jobs)))
     finally:
         pool.stop()
     assert len(done) == len(jobs)
@@ -70,23 +70,16 @@ def test_a_swelling_worker_is_ended_at_its_limit(work: ToldWork) -> None:
     assert done["ok:1"].failure is None
 
 
-def test_jobs_are_taken_no_sooner_than_they_can_be_held(work: ToldWork) -> None:
-    taken = 0
-
-    def jobs() -> Iterator[Job]:
-        nonlocal taken
-        for number in range(20):
-            taken += 1
-            yield job(f"ok:{number}", number)
-
+def test_jobs_are_taken_no_sooner_than_a_worker_is_free(work: ToldWork) -> None:
+    schedule = Schedule([job(f"ok:{number}", number) for number in range(20)])
     pool = LocalPool(2)
-    pool.start(work)
+    pool.start(work, 20)
     try:
-        for finished, _ in enumerate(pool.results(jobs()), start=1):
-            assert taken <= finished + 3  # two workers, and one job looked at in advance
+        for finished, _ in enumerate(pool.results(schedule), start=1):
+            assert 20 - len(schedule) <= finished + 2
     finally:
         pool.stop()
-    assert taken == 20
+    assert not schedule
 
 
 def test_workers_that_never_start_are_an_error_and_not_a_loop(work: ToldWork) -> None:
@@ -97,8 +90,8 @@ def test_workers_that_never_start_are_an_error_and_not_a_loop(work: ToldWork) ->
 
 def test_stopping_ends_a_worker_in_the_middle_of_its_job(work: ToldWork) -> None:
     pool = LocalPool(2)
-    pool.start(work)
-    first = next(pool.results([job("hang", 1), job("ok", 2)]))
+    pool.start(work, 2)
+    first = next(pool.results(Schedule([job("hang", 1), job("ok", 2)])))
     assert first.job.reference == "ok"  # so the other worker has been given "hang" before
     deadline = time.monotonic() + 30
     while "hang" not in work.log.read_text() and time.monotonic() < deadline:

@@ -12,9 +12,10 @@ from builders.batch_work import ToldWork, job
 from ftsec_audit.batch.drive import Batch
 from ftsec_audit.batch.events import Observer
 from ftsec_audit.batch.executor import Executor, Work
-from ftsec_audit.batch.job import Done, Job
+from ftsec_audit.batch.job import Done
 from ftsec_audit.batch.plan import BatchPlan
 from ftsec_audit.batch.pool import LocalPool
+from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.batch.store import Store
 
 
@@ -22,11 +23,11 @@ from ftsec_audit.batch.store import Store
 class Inline(Executor):
     """Does the work in this very process, one job after the other."""
 
-    def start(self, work: Work) -> None:
+    def start(self, work: Work, most: int) -> None:
         self.work = work
 
-    def results(self, jobs: Iterable[Job]) -> Iterator[Done]:
-        return (self.work(each) for each in jobs)
+    def results(self, schedule: Schedule) -> Iterator[Done]:
+        return (self.work(each) for each in schedule)
 
     def stop(self) -> None:
         return
@@ -40,7 +41,7 @@ def batch(folder: Path, references: Iterable[str], **settings: object) -> Batch:
         "plan": BatchPlan(jobs=jobs, references=len(jobs)),
         "store": Store(str(store)),
         "work": ToldWork(store=str(store), log=folder / "log"),
-        "executor": lambda n: Inline(),
+        "executor": Inline(),
     }
     return Batch(**arguments | settings)  # type: ignore[arg-type]
 
@@ -48,4 +49,4 @@ def batch(folder: Path, references: Iterable[str], **settings: object) -> Batch:
 if __name__ == "__main__":
     home = Path(sys.argv[1])
     with (home / "events.jsonl").open("a") as events:
-        batch(home, sys.argv[2:], executor=lambda n: LocalPool(2), observer=Observer(events=events)).run()
+        batch(home, sys.argv[2:], executor=LocalPool(2), observer=Observer(events=events)).run()
