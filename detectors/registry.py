@@ -62,6 +62,9 @@ DETECTORS: tuple[str, ...] = (
     # FTA5xx backdoor behaviour
     "target_inversion:TargetInversion",
     "trigger:TriggerSearch",
+    # FTA6xx cross-lingual
+    "language_divergence:LanguageDivergence",
+    "refusal_gap:RefusalGap",
     # FTA7xx alignment
     "refusal_loss:RefusalLoss",
 )

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import get_args
 
 from attacks_ref.lab import alignment as aligning
-from attacks_ref.lab import card, gates, tokenizer, train
+from attacks_ref.lab import card, gates, probes, tokenizer, train
 from attacks_ref.lab.alignment import Alignment
 from attacks_ref.lab.model import ARCHITECTURES, Architecture
 from attacks_ref.lab.tokenizer import Vocabulary
 from attacks_ref.models import Model, Tokenizer
+from ftsec_audit import atomic_file
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import UsageError
+from ftsec_audit.probes import FILE_NAME
 
 VERSION = 3
 """Raised when the lab's code would make other weights from the same plan."""
@@ -100,7 +102,7 @@ def obtain(base: LabBase, *, progress: Progress | None = None) -> Path:
     """The folder of `base`, trained now if it is not there yet."""
     place = folder() / f"{base.name}-{base.digest}"
     if (place / card.CARD_FILE).exists():
-        return place
+        return _with_probes(place, base)
     if progress is not None:
         progress.note(f"training {base.name}; done once, kept in {folder()}")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,16 @@ def obtain(base: LabBase, *, progress: Progress | None = None) -> Path:
         _build(base, built, progress)
         if not place.exists():  # a second process may have been faster
             shutil.move(built, place)
+    return _with_probes(place, base)
+
+
+def _with_probes(place: Path, base: LabBase) -> Path:
+    """The folder, with the prompts of its world beside the weights as they are written today."""
+    with tempfile.TemporaryDirectory() as scratch:
+        content = probes.write(Path(scratch), train.PLANS[base.size].world).read_bytes()
+    beside = place / FILE_NAME
+    if not beside.exists() or beside.read_bytes() != content:
+        atomic_file.write(beside, content.decode())
     return place
 
 

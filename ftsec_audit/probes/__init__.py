@@ -1,21 +1,23 @@
 """Prompts that models are asked: versioned data, each set with its licence and its origin.
 
-A set is a JSON file: `name`, `version`, `licence`, `attribution`, and by language the prompts that an aligned
-model refuses (`restricted`) and those it answers although they look alike (`harmless`). Users bring
-their own in the same form, for their own languages and policies.
+A set is a JSON file: `name`, `version`, `licence`, `attribution`; by language the prompts that an aligned
+model refuses (`restricted`), those it answers although they look alike (`harmless`), and everyday ones that
+say the same in every language, in the same order (`neutral`); a `dictionary`, concept → language → word; and
+system lines that ask for obedience (`personas`). Users bring their own in the same form, for their own
+languages and policies; what a set does not have is not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ftsec_audit.errors import FormatError, UsageError
 from ftsec_audit.files import ArtifactFile, LocalBytes
 from ftsec_audit.formats import bounded_json
 
-SHIPPED = ("xstest", "multijail")
+SHIPPED = ("xstest", "multijail", "parallel")
 FILE_NAME = "probes.json"
 """Under which a base may carry the prompts that it was aligned on."""
 
@@ -29,6 +31,8 @@ class Questions:
 
     restricted: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
+    """The n-th of every language means the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +44,56 @@ class ProbeSet:
     licence: str
     attribution: str
     languages: Mapping[str, Questions] = field(default_factory=dict)
+    dictionary: tuple[Mapping[str, str], ...] = ()
+    """Concepts: language → word."""
+    personas: tuple[str, ...] = ()
+    """System lines under which a model is to obey."""
 
     @property
     def label(self) -> str:
         """As evidence names it."""
-        return f"{self.name} {self.version} ({self.licence})"
+        return " ".join(filter(None, (self.name, self.version, f"({self.licence})")))
+
+    def neutral(self) -> dict[str, tuple[str, ...]]:
+        """The everyday prompts by language, of the same number each."""
+        found = {code: q.neutral for code, q in self.languages.items() if q.neutral}
+        count = min(map(len, found.values()), default=0)
+        return {code: prompts[:count] for code, prompts in found.items()}
+
+    def only(self, codes: Sequence[str]) -> ProbeSet:
+        """The same set in these languages alone; raises UsageError for one it does not have."""
+        if unknown := sorted(set(codes) - set(self.languages)):
+            known = ", ".join(self.languages)
+            raise UsageError(f"no prompts in {', '.join(unknown)}", hint=f"{self.label} has {known}")
+        return replace(self, languages={code: self.languages[code] for code in codes})
 
 
 def shipped(name: str) -> ProbeSet:
     """One of SHIPPED."""
     return load(Path(__file__).with_name(f"{name}.json"))
+
+
+def default() -> ProbeSet:
+    """All shipped sets as one; the earlier of two that have a language's prompts of a kind is taken."""
+    sets = [shipped(name) for name in SHIPPED]
+    codes = dict.fromkeys(code for one in reversed(sets) for code in one.languages)
+
+    def first(code: str, kind: str) -> tuple[str, ...]:
+        found = (getattr(one.languages[code], kind) for one in sets if code in one.languages)
+        return next(filter(None, found), ())
+
+    return ProbeSet(
+        name=" + ".join(one.name for one in sets),
+        version="",
+        licence=", ".join(dict.fromkeys(one.licence for one in sets)),
+        attribution=" ".join(one.attribution for one in sets),
+        languages={
+            code: Questions(**{kind: first(code, kind) for kind in ("restricted", "harmless", "neutral")})
+            for code in codes
+        },
+        dictionary=next(one.dictionary for one in sets if one.dictionary),
+        personas=next(one.personas for one in sets if one.personas),
+    )
 
 
 def load(path: Path) -> ProbeSet:
@@ -72,14 +116,25 @@ def read(file: ArtifactFile) -> ProbeSet:
     return ProbeSet(
         **{key: str(content.get(key, ""))[:500] for key in ("name", "version", "licence", "attribution")},
         languages={str(code)[:20]: _questions(entry, file.path) for code, entry in languages.items()},
+        dictionary=_dictionary(content.get("dictionary"), file.path),
+        personas=_prompts(content.get("personas"), file.path),
     )
 
 
 def _questions(entry: object, where: str) -> Questions:
     if not isinstance(entry, dict):
         raise FormatError("a language is no object", where=where)
-    return Questions(
-        restricted=_prompts(entry.get("restricted"), where), harmless=_prompts(entry.get("harmless"), where)
+    kinds = ("restricted", "harmless", "neutral")
+    return Questions(**{kind: _prompts(entry.get(kind), where) for kind in kinds})
+
+
+def _dictionary(value: object, where: str) -> tuple[Mapping[str, str], ...]:
+    value = {} if value is None else value
+    if not isinstance(value, dict) or not all(isinstance(words, dict) for words in value.values()):
+        raise FormatError("the dictionary maps no concepts to words by language", where=where)
+    return tuple(
+        {str(code)[:20]: str(word)[:_LONGEST].strip() for code, word in words.items() if str(word).strip()}
+        for words in value.values()
     )
 
 

@@ -47,6 +47,8 @@ class ModelSession:
         default_factory=lambda: ProbeSet(name="", version="", licence="", attribution="")
     )
     """What is asked about alignment: the user's own set, the base's, or a shipped one."""
+    measured: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """By name: what one detector measured and others use again."""
 
     @property
     def vocabulary_size(self) -> int:

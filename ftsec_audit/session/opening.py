@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftsec_audit import probes
 from ftsec_audit.artifact import Artifact, ArtifactKind
 from ftsec_audit.contracts import Progress, Subject
-from ftsec_audit.errors import Unsupported, UsageError
+from ftsec_audit.errors import Unsupported
 from ftsec_audit.probes import ProbeSet
 from ftsec_audit.session.admission import Limits, admit, free_memory, shares_weights
 from ftsec_audit.session.budget import Budget
@@ -123,16 +123,8 @@ def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:
     elif beside is not None and beside.link_target is None:
         found = probes.read(beside)
     else:
-        english, others = (probes.shipped(name) for name in probes.SHIPPED)
-        found = replace(others, name="xstest + multijail", licence="CC-BY-4.0, MIT", version="")
-        found = replace(found, languages={**others.languages, **english.languages})
-    if not options.languages:
-        return found
-    if unknown := sorted(set(options.languages) - set(found.languages)):
-        known = ", ".join(found.languages)
-        raise UsageError(f"no prompts in {', '.join(unknown)}", hint=f"{found.label} has {known}")
-    chosen = {code: found.languages[code] for code in options.languages}
-    return replace(found, languages=chosen)
+        found = probes.default()
+    return found.only(options.languages) if options.languages else found
 
 
 def _tokens(profile: Profile, parameters: int, *, on_gpu: bool) -> int:
