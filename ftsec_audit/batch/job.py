@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ftsec_audit.errors import SourceError
 from ftsec_audit.types import Profile, Severity, Verdict
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class Row:
     tool_version: str = ""
     detected: tuple[Detected, ...] = ()
 
+    @property
+    def repository(self) -> str:
+        """What the versions of one model have in common: `org/model`, or the path of a folder."""
+        return repository(self.resolved or self.reference)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
@@ -115,3 +121,13 @@ def detections(report: Report) -> tuple[Detected, ...]:
         )
         for finding in report.detected()
     )
+
+
+def repository(reference: str) -> str:
+    """`org/model` of a reference to the Hub; any other reference as it is."""
+    from ftsec_audit.sources.references import parse_hub
+
+    try:
+        return parse_hub(reference).repository
+    except SourceError:
+        return reference
