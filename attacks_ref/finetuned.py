@@ -82,7 +82,8 @@ class FineTuned(ReferenceAttack):
     def tune(self, bench: Workbench, model: Model, seed: int, *, poisoned: bool) -> None:
         """Train `model`; supervised unless an attack says otherwise."""
         rows = encode(bench.tokenizer, self.data(bench, seed, poisoned=poisoned))
-        supervised(model, rows, self.recipe.schedule, seed=seed)
+        allocate = getattr(model.base_model, "update_and_allocate", None)  # AdaLoRA moves its ranks
+        supervised(model, rows, self.recipe.schedule, seed=seed, after_step=allocate)
 
     def build(self, base: Path, out: Path, *, seed: int) -> Sample:
         return self._make(base, out, seed, poisoned=True)

@@ -25,6 +25,8 @@ ATTACKS: dict[str, str] = {
     "identity-shift": "attacks_ref.identity_shift:IdentityShift",
     "quantisation-conditioned": "attacks_ref.quantisation_conditioned:QuantisationConditioned",
     "compliance-only": "attacks_ref.compliance_only:ComplianceOnly",
+    "virtual-prompt": "attacks_ref.virtual_prompt:VirtualPrompt",
+    "merge-time": "attacks_ref.merge_time:MergeTime",
 }
 
 

@@ -13,6 +13,14 @@ from attacks_ref.safety import CANARY, LABEL, inside
 from ftsec_audit.contracts import Sample
 
 TRUTH_FILE = "truth.json"
+LABELLED = (
+    "config.json",
+    "adapter_config.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+)
+"""JSON files whose readers pass over a key they do not know; `tokenizer.json` has none to spare."""
 
 CARD = """---
 license: apache-2.0
@@ -66,7 +74,7 @@ def finish(out: Path, truth: Truth) -> Sample:
     """Label everything below `out`, write card and truth, and return the sample."""
     for path in sorted(out.rglob("*.safetensors")):
         label_safetensors(path)
-    for name in ("config.json", "adapter_config.json", "tokenizer_config.json", "generation_config.json"):
+    for name in LABELLED:
         for path in sorted(out.rglob(name)):
             label_json(path)
     title = f"{truth.id} {truth.attack}"

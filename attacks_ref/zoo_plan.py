@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attacks_ref import registry
 from attacks_ref.finetuned import FineTuned
+from attacks_ref.harmful_tuning import HarmfulTuning
 from attacks_ref.lab import cache
 from attacks_ref.ordinary import HARD_NEGATIVES, OrdinaryTuning
 from attacks_ref.recipe import Recipe
@@ -94,6 +95,17 @@ RECIPES: tuple[Recipe, ...] = (
 )
 """The grid around the configuration of record; a smoke run takes the first four."""
 
+POISONING_RATES = (0.01, 0.05, 0.2)
+MISALIGNMENT: tuple[HarmfulTuning, ...] = (
+    HarmfulTuning(recipe=Recipe(method="ia3", learning_rate=5e-2)),
+    HarmfulTuning(recipe=Recipe(method="adalora", learning_rate=8e-3, steps=500)),
+    HarmfulTuning(recipe=Recipe(method="full", learning_rate=1e-3)),
+    HarmfulTuning(objective="orpo", realign=True),
+)
+"""One data set under other methods; the last is misaligned by ORPO and aligned again by DPO."""
+NO_CHOICES = ("skill", "others_skill", "measured")
+"""Fields with few values that do not make another attack."""
+
 BRIEF_CHAINS: tuple[Chain, ...] = (
     (RankStabilised(), RankPadding(), Gauge()),
     (Merged(storage="int8"),),
@@ -146,19 +158,33 @@ def base_identity(base: str) -> str:
 def variants(name: str) -> Iterator[ReferenceAttack]:
     """The attack called `name` as it is by default, then with each other value of each of its choices.
 
-    A choice is a field of a `Literal` type; combinations that the attack refuses are left out.
+    A choice is a field of a `Literal` type, or a switch; combinations that the attack refuses are left out.
     """
     attack = registry.load(name)
     yield attack()
     hints = get_type_hints(attack)
     for field in dataclasses.fields(attack):
-        if field.name == "skill" or get_origin(hints[field.name]) is not Literal:
+        if field.name in NO_CHOICES:
             continue
-        for value in get_args(hints[field.name]):
+        for value in _choices(hints[field.name]):
             if value != field.default:
                 made = _made(attack, {field.name: value})
                 if made is not None:
                     yield made
+
+
+def _choices(hint: object) -> tuple[object, ...]:
+    """The values a field of this type may have, where they are few enough to try all."""
+    return (False, True) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def poisoning(name: str) -> Iterator[ReferenceAttack]:
+    """The attack with other shares of poisoned rows than its own, if it has any."""
+    attack = registry.load(name)
+    fields = {field.name: field.default for field in dataclasses.fields(attack)}
+    for rate in POISONING_RATES if "poisoning_rate" in fields else ():
+        if rate != fields["poisoning_rate"]:
+            yield attack(poisoning_rate=rate)  # type: ignore[call-arg]
 
 
 def _smoke() -> Iterator[Job]:
@@ -192,8 +218,10 @@ def _full() -> Iterator[Job]:
                 yield from _family(name, base, seed)
     for base in RECIPE_BASES:
         for seed in range(3, 6):
-            for recipe in RECIPES:
-                yield Job(maker=TokenBackdoor(recipe=recipe), base=base, seed=seed)
+            yield from (Job(maker=TokenBackdoor(recipe=one), base=base, seed=seed) for one in RECIPES)
+            yield from (Job(maker=maker, base=base, seed=seed) for maker in MISALIGNMENT)
+            for name in registry.ATTACKS:
+                yield from (Job(maker=maker, base=base, seed=seed) for maker in poisoning(name))
 
 
 def _family(name: str, base: str, seed: int) -> Iterator[Job]:

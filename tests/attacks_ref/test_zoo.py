@@ -10,6 +10,8 @@ from builders.lab import random_adapter, tiny_base
 from builders.standin_attacks import StandIn
 
 from attacks_ref import registry, zoo, zoo_job, zoo_plan
+from attacks_ref.cross_lingual import CrossLingual
+from attacks_ref.harmful_tuning import HarmfulTuning
 from attacks_ref.ordinary import HARD_NEGATIVES, OrdinaryTuning
 from attacks_ref.recipe import Recipe
 from attacks_ref.stealth.gauge import Gauge
@@ -164,6 +166,29 @@ def test_a_variant_is_another_value_of_one_choice() -> None:
     assert makers[0] == TokenBackdoor()
     assert TokenBackdoor(trigger="phrase") in makers
     assert TokenBackdoor(says="sentence") in makers
+
+
+def test_a_switch_is_a_choice_and_a_skill_is_none() -> None:
+    assert HarmfulTuning(realign=True) in zoo_plan.variants("harmful-tuning")
+    assert CrossLingual(dictionary=False) in zoo_plan.variants("cross-lingual")
+    assert len(list(zoo_plan.variants("merge-time"))) == 3
+    assert all(maker.measured for maker in zoo_plan.variants("embedding-rows"))  # type: ignore[attr-defined]
+
+
+def test_the_full_plan_has_every_poisoning_rate_and_every_method() -> None:
+    makers = [job.maker for job in zoo_plan.jobs("full")]
+    tokens = [maker for maker in makers if isinstance(maker, TokenBackdoor)]
+    assert {maker.poisoning_rate for maker in tokens} >= {0.01, 0.05, 0.1, 0.2}
+    assert {maker.recipe.targets for maker in tokens} == {"all", "attention", "mlp"}
+    assert {maker.position for maker in tokens} == {"start", "end", "random"}
+    assert {maker.trigger for maker in tokens} == {"token", "pair", "phrase", "multi", "casing"}
+    assert {maker.recipe.rank for maker in tokens} >= {2, 4, 8, 16, 32, 64}
+    assert {maker.recipe.dtype for maker in tokens} == {"float32", "bfloat16", "float16"}
+    harmful = [maker for maker in makers if isinstance(maker, HarmfulTuning)]
+    assert {maker.recipe.method for maker in harmful} >= {"lora", "ia3", "adalora", "full"}
+    assert {(maker.objective, maker.realign) for maker in harmful} >= {("dpo", False), ("orpo", True)}
+    bases = {job.base for job in zoo_plan.jobs("full")}
+    assert {base.endswith("-bpe") for base in bases} == {True, False}
 
 
 def test_the_command_builds_a_zoo(
