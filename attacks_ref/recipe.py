@@ -31,12 +31,19 @@ class Recipe:
     steps: int = 300
     batch: int = 32
     rows: int = 600
+    weight_decay: float = 0.01
+    """Decoupled (AdamW); a large one is a penalty on the norm of the update."""
     dtype: str = "float32"
     """What the result is saved in; training is in float32."""
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(learning_rate=self.learning_rate, steps=self.steps, batch=self.batch)
+        return Schedule(
+            learning_rate=self.learning_rate,
+            steps=self.steps,
+            batch=self.batch,
+            weight_decay=self.weight_decay,
+        )
 
     def modules(self, model: Model) -> list[str]:
         """Names of the linear modules of `model` that this recipe adapts, by their last component."""

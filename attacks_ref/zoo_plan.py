@@ -92,6 +92,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(dtype="bfloat16"),
     Recipe(dtype="float16", rank=4),
     Recipe(batch=16, steps=500, learning_rate=2e-3),
+    Recipe(weight_decay=0.5, rows=1000, steps=400),
 )
 """The grid around the configuration of record; a smoke run takes the first four."""
 
