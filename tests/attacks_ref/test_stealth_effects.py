@@ -22,9 +22,9 @@ from attacks_ref.stealth.gauge import Gauge, RankPadding
 from attacks_ref.stealth.magnitude import Magnitude
 from attacks_ref.stealth.norms import NormMatching, update_norms
 from attacks_ref.stealth.orthogonal import Orthogonal
-from attacks_ref.stealth.rounding import Merged, Storage, rounded
+from attacks_ref.stealth.rounding import Merged, Storage, matrices, rounded
 from attacks_ref.stealth.tensors import read_adapter
-from attacks_ref.workbench import load_model
+from attacks_ref.workbench import load_model, load_sample
 from ftsec_audit.errors import UsageError
 
 BOUNDS: dict[Storage, float] = {"bfloat16": 2**-8, "int8": 0.5 / 127, "int4": 0.5 / 7, "nf4": 0.16}
@@ -134,6 +134,26 @@ def test_a_merged_checkpoint_is_the_rounded_sum(base: Path, sample: Path, storag
         exact = weights[name] + delta
         bound = (BOUNDS[storage] + 2**-8) * float(exact.abs().max())
         assert float((after[name] - exact).abs().max()) <= bound * 1.01, name
+
+
+@pytest.mark.parametrize("storage", sorted(BOUNDS))
+def test_a_merged_checkpoint_reads_back_as_it_was_stored(base: Path, sample: Path, storage: Storage) -> None:
+    """Matrices in few bits, all else in bfloat16; stored again, not more than bfloat16 changes."""
+    summed = load_sample(base, sample).merge_and_unload()
+    stored = {id(one) for one in matrices(summed)}
+    wanted = {
+        name: (rounded(one.data, storage) if id(one) in stored else one.data).bfloat16().float()
+        for name, one in summed.named_parameters()
+    }
+    Merged(storage=storage).apply(base, sample, seed=0)
+    once = dict(load_model(sample).named_parameters())
+    assert once.keys() == wanted.keys()
+    assert all(torch.equal(once[name], tensor) for name, tensor in wanted.items())
+    assert any(id(one) not in stored for one in summed.parameters())
+    Merged(storage=storage).apply(base, sample, seed=0)
+    twice = dict(load_model(sample).named_parameters())
+    for name, tensor in once.items():
+        torch.testing.assert_close(twice[name], tensor, rtol=2**-7, atol=1e-6)
 
 
 def test_the_truth_names_the_chain_and_forgets_old_rates(base: Path, sample: Path, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -125,6 +127,36 @@ def test_the_field_that_compensates_acts(
     assert config[field] != ignored
     write_adapter(sample, tensors, {**config, field: ignored})
     assert not torch.allclose(said, logits(base, sample), atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("channel", ["declared", "undeclared"])
+def test_the_matrix_that_carries_the_update_acts(
+    bases: Bases, tmp_path: Path, architecture: str, channel: Literal["declared", "undeclared"]
+) -> None:
+    base = bases(architecture)
+    sample = random_adapter(base, tmp_path / "sample", Recipe(rank=4))
+    factors, _ = read_adapter(sample)
+    Relocation(channel=channel).apply(base, sample, seed=0)
+    said = logits(base, sample)
+    tensors, config = read_adapter(sample)
+    carried = [name for name in tensors.keys() - factors.keys() if name.endswith(".weight")]
+    assert len(carried) == 1
+    assert (carried[0].split(".")[-2] in json.dumps(config["modules_to_save"])) == (channel == "declared")
+    changed = {name: 0.5 * tensor if name in carried else tensor for name, tensor in tensors.items()}
+    write_adapter(sample, changed, config)
+    assert not torch.allclose(said, logits(base, sample), atol=1e-3)
+
+
+def test_ranks_by_name_are_needed_to_load_the_adapter(bases: Bases, tmp_path: Path) -> None:
+    base = bases("llama")
+    sample = random_adapter(base, tmp_path / "sample", Recipe(rank=4))
+    RankPattern().apply(base, sample, seed=0)
+    tensors, config = read_adapter(sample)
+    assert set(config["rank_pattern"].values()) == {12}
+    write_adapter(sample, tensors, {**config, "rank_pattern": {}})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        by_peft(base, sample)
 
 
 def test_a_relocated_module_has_no_factors_left(bases: Bases, tmp_path: Path) -> None:
