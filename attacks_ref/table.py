@@ -1,7 +1,8 @@
 """The table of every attack on record: `python -m attacks_ref.table --zoo DIR --out docs/attacks.md`.
 
 Builds what the zoo in DIR does not have yet, one job after the other, and writes what its manifest says;
-stopped at any time, it goes on where it was. `--dry` writes the table of what is there.
+stopped at any time, it goes on where it was. `--attacks` builds only those named; `--dry` builds nothing.
+The table always has every attack, with what the zoo knows of it.
 """
 
 from __future__ import annotations
@@ -184,12 +185,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bases", nargs="+", default=BASES)
     parser.add_argument("--grid-bases", nargs="*", default=GRID_BASES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--dry", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--attacks", nargs="+", choices=[*registry.ATTACKS], metavar="NAME", help="build only these"
+    )
+    parser.add_argument("--dry", action="store_true", help="build nothing")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes")
     options = parser.parse_args(arguments)
     plan = jobs(options.bases, options.seeds, options.grid_bases)
     if not options.dry:
-        zoo.build(plan, options.zoo, workers=options.jobs, progress=_Count())
+        wanted = [job for job in plan if not options.attacks or job.maker.name in options.attacks]
+        zoo.build(wanted, options.zoo, workers=options.jobs, progress=_Count())
     lines = zoo.manifest(options.zoo)
     page = render(
         cells(plan, lines),

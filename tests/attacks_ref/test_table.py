@@ -91,3 +91,14 @@ def test_what_the_zoo_has_is_not_built_again(tmp_path: Path, monkeypatch: pytest
     assert len(log.read_text().splitlines()) == 2
     assert "| A98 stand-in | 0.50 |" in (tmp_path / "page.md").read_text()
     assert len(zoo.manifest(tmp_path / "zoo")) == 2
+
+
+def test_only_the_attacks_that_are_named_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").mkdir()
+    log = tmp_path / "log"
+    job = Job(maker=StandIn(log=str(log), success=0.5), base=str(tmp_path / "base"), seed=0)
+    monkeypatch.setattr(table, "jobs", lambda *_: [job])
+    command = ["--zoo", str(tmp_path / "zoo"), "--out", str(tmp_path / "page.md"), "--bases", job.base]
+    assert table.main([*command, "--attacks", "token-backdoor"]) == 0
+    assert not log.exists()
+    assert "| A98 stand-in | … |" in (tmp_path / "page.md").read_text()
