@@ -95,7 +95,7 @@ def _peer(executable: Path, folder: Path) -> str:
     """What adaptersentry says: its verdict and why, or how it ended."""
     weights = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
     command = [str(executable), "scan", str(weights[0]), "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     try:
         verdict: dict[str, Any] = json.loads(done.stdout)["verdict"]
     except (ValueError, KeyError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ftsec_audit.types import ModuleMeasurement
@@ -67,12 +68,20 @@ def residual_sketch(delta: Delta) -> list[float]:
 
     u, v = delta.top_singular_vectors()  # (out,), (in,)
     top = (u if delta.role.endswith(_WRITERS) else v).double().numpy()
-    # Knuth's multiplicative hash: the same bucket and sign for the same coordinate, everywhere.
-    hashed = np.arange(1, len(top) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    signs = np.where(hashed >> np.uint64(63), 1.0, -1.0)
-    buckets = ((hashed >> np.uint64(40)) % np.uint64(_SKETCH)).astype(np.int64)
+    signs, buckets = _signed_hash(len(top))
     sketch: list[float] = np.bincount(buckets, weights=signs * top, minlength=_SKETCH).tolist()
     return sketch
+
+
+@lru_cache(maxsize=4)
+def _signed_hash(n: int) -> tuple[Column, NDArray[np.int64]]:
+    """Sign and bucket of each of n coordinates."""
+    import numpy as np
+
+    # Knuth's multiplicative hash: the same bucket and sign for the same coordinate, everywhere.
+    hashed = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    signs = np.where(hashed >> np.uint64(63), 1.0, -1.0)
+    return signs, ((hashed >> np.uint64(40)) % np.uint64(_SKETCH)).astype(np.int64)
 
 
 def _third(module: ModuleMeasurement) -> str:

@@ -13,6 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,7 +72,7 @@ class Detector(ABC):
         content = [self.name, type(self).version, dataclasses.asdict(self)]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def label(self) -> str:
         """`Name@version:fingerprint`, as printed in every finding."""
         return f"{self.name}@{type(self).version}:{self.fingerprint()}"

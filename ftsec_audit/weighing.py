@@ -6,10 +6,12 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.contracts import Progress, Subject, WeightDetector
 from ftsec_audit.errors import BudgetExceeded, FtsecError, NotApplicable, Unsupported
 from ftsec_audit.measurement_cache import identity_of_base, identity_of_code, identity_of_subject
@@ -90,10 +92,11 @@ class Weighing:
             self.values[detector.label], self.failures[detector.label] = {}, []
         self.progress.start("measuring", None, "tensors")
         try:
-            for delta in stream(self.subject):
-                self.deadline.check()
-                self._measure_one(todo, delta)
-                self.progress.advance()
+            with _one_thread(self.subject):
+                for delta in stream(self.subject):
+                    self.deadline.check()
+                    self._measure_one(todo, delta)
+                    self.progress.advance()
         except OutOfTime:
             raise
         except FtsecError as error:
@@ -174,6 +177,22 @@ class Weighing:
         values = self.values[detector.label]
         modules = (replace(place, values=dict(values.get(name, {}))) for name, place in self.places.items())
         self.cache.put(tuple(modules), *identity)
+
+
+@contextmanager
+def _one_thread(subject: Subject) -> Iterator[None]:
+    """While an adapter is measured: its factors are so small that threads mostly wait for each other."""
+    if subject.artifact.kind is not ArtifactKind.ADAPTER:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def outcome_of(error: FtsecError) -> Outcome:

@@ -82,6 +82,23 @@ def test_all_weight_detectors_share_one_pass() -> None:
     ]
 
 
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("division by zero")])
+def test_adapters_are_measured_on_one_thread_and_the_number_is_restored(error, monkeypatch) -> None:
+    threads, seen = [7], []
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+
+    def stream(_: Subject) -> Iterator[Any]:
+        seen.append(threads[-1])
+        yield delta("a")
+        if error:
+            raise error
+
+    run(Weights(), deltas=stream)
+    assert seen == [1]
+    assert threads[-1] == 7
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [

@@ -25,6 +25,7 @@ class FactorBatch:
     def __init__(self, left: Factors, right: Factors, scales: Sequence[float]) -> None:
         self.left = left
         self.right = right
+        self.scale = list(map(float, scales))
         self.scales = torch.tensor(scales, dtype=torch.float64)
 
     @cached_property
@@ -99,7 +100,7 @@ class LowRank(Change):
 
     @property
     def scale(self) -> float:
-        return float(self._batch.scales[self._index])
+        return self._batch.scale[self._index]
 
     @property
     def _sign(self) -> float:

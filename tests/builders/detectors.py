@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.contracts import ArtifactDetector, Measurements, Subject, WeightDetector
 from ftsec_audit.types import Confidence, Evidence, Location, Observation, Profile, Rule, Severity
 
@@ -89,7 +90,7 @@ def delta(name: str, value: float = 1.0) -> Any:
 
 
 def subject(*, base: bool = False, digest: str = "sha256:aa") -> Subject:
-    artifact: Any = SimpleNamespace(digest=digest, resolved="/models/subject")
+    artifact: Any = SimpleNamespace(digest=digest, resolved="/models/subject", kind=ArtifactKind.ADAPTER)
     other: Any = SimpleNamespace(digest="", resolved="org/base@" + "0" * 40)
     return Subject(
         artifact=artifact, base=other if base else None, base_reason="" if base else "none was declared"
