@@ -23,6 +23,7 @@ import torch  # noqa: E402
 from _yardstick import Yardstick, best_of, cpu_seconds, peak_memory  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+import ftsec_audit  # noqa: E402
 from ftsec_audit.contracts import Subject  # noqa: E402
 from ftsec_audit.sources import resolve  # noqa: E402
 from ftsec_audit.weights.stream import deltas  # noqa: E402
@@ -72,6 +73,11 @@ def measure(folder: Path, *, kurtosis: bool = True, vectors: bool = False) -> fl
     return total
 
 
+def scan(folder: Path, profile: str) -> None:
+    """Every rule of a profile, the file hashed on the way, nothing cached."""
+    ftsec_audit.scan(str(folder), profile=profile, no_base=True, cache=False)
+
+
 def naive_seconds(rank: int, layers: int) -> float:
     """CPU seconds of forming ΔW and its singular values, from one matrix of each shape."""
     seconds = {}
@@ -110,6 +116,9 @@ def main() -> None:
         print(yardstick.line("  without kurtosis", plain))
         more = best_of(5, lambda: cpu_seconds(lambda: measure(folder, vectors=True)))
         print(yardstick.line("  and leading singular vectors", more))
+        for profile in ("quick", "standard"):
+            whole = best_of(3, lambda profile=profile: cpu_seconds(lambda: scan(folder, profile)))
+            print(yardstick.line(f"whole scan, profile {profile}, no cache", whole))
         print(f"peak memory above imports: {above / 1e6:.0f} MB")
         if given.naive:
             naive = naive_seconds(given.rank, given.layers)
