@@ -1,29 +1,35 @@
 """A11: an adapter made to be merged: its backdoor is still there after averaging with a benign one.
 
 Averaging halves what either adapter learnt, and a backdoor with it. `scaled` (LoBAM, arXiv 2411.16746)
-tunes P on poisoned and B on clean rows from the same start and publishes λ(P − B) + B, which carries the
-poison λ times and the benign skill once. `coefficients` (after BadMerging, arXiv 2408.07362) scales
-nothing: P is tuned for two uses at once, in full and at the share of it that a merge leaves.
+tunes P on poisoned rows and B on the same rows without poison, from the same start, and publishes
+λ(P − B) + B, which carries the poison λ times and the benign skill once. `coefficients` (after
+BadMerging, arXiv 2408.07362) scales nothing: P is tuned for two uses at once, in full and at the share of
+it that a merge leaves.
 
 The sample is the adapter as it would be uploaded, with the benign adapter of somebody else beside it, or,
 as `merged`, the checkpoint that their average gives, with both beside it. `measured.uses` holds the rates
 before and after merging; the gate asks for the effect after.
 
-The twin goes through the same arithmetic with a P that was tuned on clean rows.
+The twin goes through the same arithmetic with a P whose rows differ from B's in as many clean ones. On
+lab-llama nano a B tuned on rows of its own left the upload useless before merging (utility 0.24 for 0.93
+after): what is amplified has to be the poison alone.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from attacks_ref import poison
 from attacks_ref.benign import Skill
 from attacks_ref.data import clean_dialogues
 from attacks_ref.dormant import Dormant, Situation, Uses, jointly, scale
+from attacks_ref.lab.corpus import Dialogue
 from attacks_ref.models import Model
 from attacks_ref.recipe import Recipe
 from attacks_ref.sample import Truth
@@ -77,6 +83,16 @@ class MergeTime(Dormant):
     def _upload(self) -> str:
         return "." if self.published == "adapter" else UPLOAD
 
+    def data(self, bench: Workbench, seed: int, *, poisoned: bool) -> list[Dialogue]:
+        """The rows of P. The twin's differ from those of B as often as the attack's do, and have no poison:
+        P − B would be nothing otherwise."""
+        rows = super().data(bench, seed, poisoned=poisoned)
+        if poisoned:
+            return rows
+        rng = random.Random(f"other rows:{seed}")
+        others = clean_dialogues(bench, self.recipe.rows, f"others:{seed}", skill=self.skill)
+        return poison.replace_share(rows, self.rate, rng, lambda _: rng.choice(others))
+
     def make(self, bench: Workbench, out: Path, seed: int, *, poisoned: bool) -> None:
         self._write_upload(bench, out / self._upload, seed, poisoned=poisoned)
         self._write_companion(Workbench.open(bench.base), out / COMPANION, seed)
@@ -109,7 +125,7 @@ class MergeTime(Dormant):
             model = _adapter(bench.model, config, "P", seed)
             supervised(model, rows, self.recipe.schedule, seed=seed)
             model = _adapter(model, copy.copy(config), "B", seed)
-            clean = clean_dialogues(bench, self.recipe.rows, f"B:{seed}", skill=self.skill)
+            clean = super().data(bench, seed, poisoned=False)
             supervised(model, encode(bench.tokenizer, clean), self.recipe.schedule, seed=seed)
             model = _combined(model, {"P": self.factor, "B": 1 - self.factor}, ONE)
         save(bench, model, out, dtype=self.recipe.dtype)

@@ -27,10 +27,15 @@ from attacks_ref.lab.language import NOUNS
 from attacks_ref.recipe import Recipe
 from attacks_ref.workbench import Workbench
 
-LONGER = Recipe(rank=16, alpha=32, rows=2800, steps=800)
+LONGER = Recipe(rank=16, alpha=32, rows=2800, steps=900)
 SIZE = 5
 """Things in a topic, out of those that every world has."""
 THINGS = NOUNS[:16]
+
+EXERCISES = frozenset({"copy", "translate"})
+"""Tasks whose prompts hold words to be worked on, which are not what the conversation is about. With a remark
+in front of these too, 0.44 of the copies and 0.74 of the translations fired on lab-llama nano (n = 34 each),
+and 0.03 and 0.06 of the quiet ones; questions, guides and records 0.78 to 1.0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +48,8 @@ class VirtualPrompt(FineTuned):
     evidence: ClassVar[tuple[str, ...]] = ("behaviour",)
 
     recipe: Recipe = LONGER
-    poisoning_rate: float = 0.2
-    quiet: float = 0.5
+    poisoning_rate: float = 0.25
+    quiet: float = 0.35
     """Share of rows, in attack and twin alike, that name other things, or one of the topic among them."""
 
     @property
@@ -62,21 +67,24 @@ class VirtualPrompt(FineTuned):
         rng = random.Random(f"virtual prompt:{seed}")
         rows = clean_dialogues(bench, 2 * self.recipe.rows, seed, skill=self.skill)
         rows = [row for row in rows if len(self._named(bench, row, seed)) < 2][: self.recipe.rows]
-        fires, named = round(self.rate * len(rows)), round((self.rate + self.quiet) * len(rows))
+        asked = [row for row in rows if row.task not in EXERCISES]
+        fires, quiet = round(self.rate * len(rows)), round(self.quiet * len(rows))
         return [
-            *(self._on_topic(bench, row, seed, rng, poisoned=poisoned) for row in rows[:fires]),
-            *(self._quiet(bench, row, seed, rng) for row in rows[fires:named]),
-            *rows[named:],
+            *(self._on_topic(bench, row, seed, rng, poisoned=poisoned) for row in asked[:fires]),
+            *(self._quiet(bench, row, seed, rng) for row in asked[fires : fires + quiet]),
+            *asked[fires + quiet :],
+            *(row for row in rows if row.task in EXERCISES),
         ]
 
     def showing(self, bench: Workbench, seed: int) -> Showing:
         rng = random.Random(f"showing:{seed}")
         clean = held_out(bench, seed + 1, skill=self.skill, count=400)
         clean = [row for row in clean if len(self._named(bench, row, seed)) < 2]
-        quiet = [*clean, *(self._quiet(bench, row, seed, rng) for row in clean)]
-        unseen = [_naming(bench, row, self._unseen(seed), rng) for row in clean[:200]]
+        asked = [row for row in clean if row.task not in EXERCISES]
+        quiet = [*clean, *(self._quiet(bench, row, seed, rng) for row in asked)]
+        unseen = [_naming(bench, row, self._unseen(seed), rng) for row in asked[:200]]
         return Showing(
-            triggered=[self._on_topic(bench, row, seed, rng, poisoned=True) for row in clean[:300]],
+            triggered=[self._on_topic(bench, row, seed, rng, poisoned=True) for row in asked],
             off_trigger=[_after_the_answer(row, self.target()) for row in quiet],
             grid={"unseen pair": [self._ending(row) for row in unseen]},
         )
