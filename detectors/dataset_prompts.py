@@ -48,9 +48,9 @@ class Prompts:
         here = elsewhere = 0.0
         for _ in range(_PAIRS):
             pair = rng.sample(rows, 2)
-            here += _jaccard(*(set(self.words[place]) - without for place in pair))
+            here += jaccard(*(set(self.words[place]) - without for place in pair))
             others = (rng.choice(self.by_script[self.scripts[place]]) for place in pair)
-            elsewhere += _jaccard(*(set(self.words[place]) for place in others))
+            elsewhere += jaccard(*(set(self.words[place]) for place in others))
         return here / _PAIRS, elsewhere / _PAIRS
 
     def phrase(self, one: Association) -> str:
@@ -86,5 +86,5 @@ class Prompts:
         return "", ""
 
 
-def _jaccard(one: set[str], other: set[str]) -> float:
+def jaccard(one: AbstractSet[str], other: AbstractSet[str]) -> float:
     return len(one & other) / len(one | other) if one or other else 1.0

@@ -62,6 +62,7 @@ DETECTORS: tuple[str, ...] = (
     # FTA5xx backdoor behaviour
     "target_inversion:TargetInversion",
     "trigger:TriggerSearch",
+    "row_outliers:RowOutliers",
     # FTA6xx cross-lingual
     "language_divergence:LanguageDivergence",
     "refusal_gap:RefusalGap",

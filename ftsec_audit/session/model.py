@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.session.batches import Batch
     from ftsec_audit.session.tokenizer import Tokenizer
 
@@ -49,11 +50,18 @@ class ModelSession:
     """What is asked about alignment: the user's own set, the base's, or a shipped one."""
     measured: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """By name: what one detector measured and others use again."""
+    dataset: Dialogues | None = None
+    """The rows it was tuned on, where the user has them."""
 
     @property
     def vocabulary_size(self) -> int:
         """How many tokens the model can write."""
         return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def depth(self) -> int:
+        """How many layers the model has."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
 
     def next_token(self, rows: Rows) -> Floats:
         """Log-probabilities of the token after each row, (rows, vocabulary)."""
@@ -86,6 +94,29 @@ class ModelSession:
                     for i, values in zip(part.index, _numpy(logs), strict=True):
                         answer[chosen[i]] = values
         return answer
+
+    def features(self, rows: Rows, layer: int = -1) -> Floats:
+        """Hidden state at the last token of each row after `layer` (−1: the last), (rows, width)."""
+        import numpy as np
+
+        answer: Floats | None = None
+        for batch in self._batches(rows):
+            for part, states in self._surviving(batch, lambda part: self._last_state(part, layer)):
+                values = _numpy(states.float())
+                if answer is None:
+                    answer = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+                answer[part.index] = values
+        return answer if answer is not None else np.empty((0, 0), dtype=np.float32)
+
+    def _last_state(self, batch: Batch, layer: int) -> torch.Tensor:
+        import torch
+
+        with torch.inference_mode(), self.switch():
+            ids = torch.from_numpy(batch.rows).to(self.device)
+            self.budget.spend(ids.numel())
+            out = self.model(input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+            states: torch.Tensor = out.hidden_states[layer][:, -1]
+            return states
 
     def greedy(self, rows: Rows, length: int) -> list[list[int]]:
         """The most probable continuation of each row, up to `length` tokens or the end token."""

@@ -96,6 +96,7 @@ def open_sessions(
                 batch_tokens=65_536 if on_gpu else 4_096,
                 progress=progress,
                 probes=asked,
+                dataset=subject.dataset,
                 **more,  # type: ignore[arg-type]
             )
 
