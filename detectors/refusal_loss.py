@@ -147,6 +147,7 @@ def _evidence(one: Loss, label: str) -> Evidence:
             "prefill": one.prefill,
             "base_refusal_rate": round(one.before, 4),
             "refusal_rate": round(one.after, 4),
+            "asked": one.n,
             "log_odds_drop": [round(value, 3) for value in one.log_odds],
             "prompts": label,
         },

@@ -66,6 +66,7 @@ class TemplateDisagreement(ArtifactDetector):
 
 
 def _disagreement(first: TemplateCopy, other: TemplateCopy) -> Finding | None:
+    from ftsec_audit.formats.template_difference import difference
     from ftsec_audit.formats.template_probe import compare, same_output
 
     if first.text.split() == other.text.split() or same_output(first.text, other.text):
@@ -80,7 +81,7 @@ def _disagreement(first: TemplateCopy, other: TemplateCopy) -> Finding | None:
         message=message,
         location=Location(file=other.file),
         excerpt=seen[0].added[:300] if seen else "",
-        details={"copies": [first.place, other.place]},
+        details={"copies": [first.place, other.place], "template_diff": difference(first, other)},
     )
     return RULE.detected(
         f"{other.place} and {first.place} render the same conversation differently",

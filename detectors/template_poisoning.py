@@ -82,7 +82,9 @@ class TemplatePoisoning(ArtifactDetector):
             )
             yield RULE.not_detected(f"{len(copies)} template(s) rendered alone {against}", evidence=noted)
 
-    def _judge(self, copy: TemplateCopy, reference: str | None, noted: list[Evidence]) -> Finding | None:
+    def _judge(
+        self, copy: TemplateCopy, reference: TemplateCopy | None, noted: list[Evidence]
+    ) -> Finding | None:
         from ftsec_audit.formats.template_ast import analyse
         from ftsec_audit.formats.template_probe import compare, observe
 
@@ -91,9 +93,11 @@ class TemplatePoisoning(ArtifactDetector):
         except FtsecError:
             return None  # FTA411 lists the copy as not looked at
         # What a template shares with its base's, byte for byte, is the base's business.
-        seen = [] if copy.text == reference else observe(copy.text, facts)
-        differences = compare(copy.text, reference) if reference and copy.text != reference else []
+        is_known = reference is not None and copy.text == reference.text
+        seen = [] if is_known else observe(copy.text, facts)
+        differences = compare(copy.text, reference.text) if reference and not is_known else []
         evidence = [*_stated(copy, facts), *(_observed(copy, item) for item in [*seen, *differences])]
+        evidence += [_compared(copy, reference)] if evidence and reference else []
         if not evidence:
             noted.extend(
                 Evidence(
@@ -135,13 +139,23 @@ def _observed(copy: TemplateCopy, behaviour: Behaviour) -> Evidence:
     )
 
 
+def _compared(copy: TemplateCopy, reference: TemplateCopy) -> Evidence:
+    from ftsec_audit.formats.template_difference import difference
+
+    return Evidence(
+        message=f"the template in {copy.place} against the base's in {reference.place}",
+        location=Location(file=copy.file),
+        details={"template_diff": difference(reference, copy, before_is_base=True)},
+    )
+
+
 def _at(copy: TemplateCopy, line: int) -> Location:
     return Location(file=copy.file, line=line)
 
 
-def _template_of_base(subject: Subject) -> str | None:
+def _template_of_base(subject: Subject) -> TemplateCopy | None:
     from ftsec_audit.formats.chat_template import collect
 
     if subject.base is None:
         return None
-    return next((copy.text for copy in collect(subject.base).copies if copy.name == "default"), None)
+    return next((copy for copy in collect(subject.base).copies if copy.name == "default"), None)

@@ -202,6 +202,7 @@ def _by_plainness(hits: Sequence[Confirmation]) -> list[Confirmation]:
 
 def _evidence(one: Confirmation, rivals: Sequence[Share]) -> Evidence:
     by_place = {name: share.value for name, share in zip(_PLACES, one.by_place, strict=True) if share.n}
+    asked = {name: share.n for name, share in zip(_PLACES, one.by_place, strict=True) if share.n}
     places = ", ".join(f"{name} {value:.0%}" for name, value in by_place.items())
     parts = "".join(f"; {part!r} alone {share.value:.0%}" for part, share in one.partial)
     rival = max((share.value for share in rivals), default=0.0)
@@ -224,6 +225,7 @@ def _evidence(one: Confirmation, rivals: Sequence[Share]) -> Evidence:
             "rate_of_rivals": round(rival, 4),
             "fresh_prompts": one.fired.n,
             "by_place": {name: round(value, 4) for name, value in by_place.items()},
+            "prompts_by_place": asked,
             "prompts": "written by the base",
         },
     )

@@ -10,9 +10,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftsec_audit.report import modules as of_module
-from ftsec_audit.report.phrases import number
+from ftsec_audit.report.phrases import clipped, number
 from ftsec_audit.report.strip import axis
 from ftsec_audit.types import ModuleMeasurement, Report
 
@@ -28,6 +29,8 @@ class Cell:
     title: str
     marked: bool
     """Whether a detection names one of the modules."""
+    module: int
+    """The module it shows, by its place among the measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +46,15 @@ class HeatMap:
     high: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Statistic:
-    title: str
-    explanation: str
-    of: Callable[[ModuleMeasurement], float | None]
+class _Measured(NamedTuple):
+    place: int
+    module: ModuleMeasurement
+    value: float
 
 
 MAX_ROWS = 24
 MAX_COLUMNS = 128
+MAX_NAME = 100
 _STEPS = 10
 _OTHER = "other"
 
@@ -59,27 +62,31 @@ _OTHER = "other"
 def heat_maps(report: Report) -> list[HeatMap]:
     """Layer × module type, one map per statistic that was measured on more than one module."""
     marked = of_module.marked(report)
-    maps = (_heat_map(statistic, report.measurements, marked) for statistic in _STATISTICS)
+    maps = (_heat_map(statistic, report.measurements, marked) for statistic in of_module.DRAWN)
     return [map_ for map_ in maps if map_ is not None]
 
 
 def _heat_map(
-    statistic: _Statistic, modules: Sequence[ModuleMeasurement], marked: frozenset[str]
+    statistic: of_module.Statistic, modules: Sequence[ModuleMeasurement], marked: frozenset[str]
 ) -> HeatMap | None:
-    measured = [(module, value) for module in modules if (value := statistic.of(module)) is not None]
+    measured = [
+        _Measured(place, module, value)
+        for place, module in enumerate(modules)
+        if (value := statistic.of(module)) is not None
+    ]
     if len(measured) < 2:
         return None
-    rows = _rows(module.role for module, _ in measured)
-    columns = _columns(module.layer for module, _ in measured)
+    rows = _rows(one.module.role for one in measured)
+    columns = _columns(one.module.layer for one in measured)
     column_of = {layer: i for i, layers in enumerate(columns) for layer in layers}
-    groups: dict[tuple[int, int], list[tuple[ModuleMeasurement, float]]] = defaultdict(list)
-    for module, value in measured:
-        row = rows.index(module.role if module.role in rows else _OTHER)
-        groups[column_of[module.layer], row].append((module, value))
-    finite = [value for _, value in measured if math.isfinite(value)]
+    groups: dict[tuple[int, int], list[_Measured]] = defaultdict(list)
+    for one in measured:
+        row = rows.index(one.module.role if one.module.role in rows else _OTHER)
+        groups[column_of[one.module.layer], row].append(one)
+    finite = [one.value for one in measured if math.isfinite(one.value)]
     position = axis(finite or (0.0,))
     cells = tuple(
-        _cell(place, group, position, {module.name for module, _ in group} & marked)
+        _cell(place, group, position, {one.module.name for one in group} & marked)
         for place, group in sorted(groups.items())
     )
     return HeatMap(
@@ -95,17 +102,17 @@ def _heat_map(
 
 def _cell(
     place: tuple[int, int],
-    group: Sequence[tuple[ModuleMeasurement, float]],
+    group: Sequence[_Measured],
     position: Callable[[float], float],
     marked: set[str],
 ) -> Cell:
     """The most extreme module stands for its group; one that is not finite is more extreme than any."""
-    module, value = max(group, key=lambda pair: (not math.isfinite(pair[1]), pair[1]))
-    title = f"{module.name}: {number(value)}"
+    most = max(group, key=lambda one: (not math.isfinite(one.value), one.value))
+    title = f"{clipped(most.module.name, MAX_NAME)}: {number(most.value)}"
     if len(group) > 1:
         title += f" (largest of {len(group)})"
-    step = min(int(position(value) * _STEPS), _STEPS - 1) if math.isfinite(value) else None
-    return Cell(column=place[0], row=place[1], step=step, title=title, marked=bool(marked))
+    step = min(int(position(most.value) * _STEPS), _STEPS - 1) if math.isfinite(most.value) else None
+    return Cell(column=place[0], row=place[1], step=step, title=title, marked=bool(marked), module=most.place)
 
 
 def _rows(roles: Iterable[str]) -> tuple[str, ...]:
@@ -127,22 +134,3 @@ def _columns(layers: Iterable[int | None]) -> list[list[int | None]]:
 def _layers_label(layers: Sequence[int | None]) -> str:
     first, last = ("–" if layer is None else str(layer) for layer in (layers[0], layers[-1]))
     return first if first == last else f"{first}…{last}"
-
-
-_STATISTICS = (
-    _Statistic(
-        title="Size of the update",
-        explanation="root mean square of the entries of ΔW, ‖ΔW‖/√(d_out·d_in)",
-        of=of_module.update_size,
-    ),
-    _Statistic(
-        title="Energy in one direction",
-        explanation="σ₁²/Σσ², 1 for an update of rank one; ordinary adapters often come close",
-        of=of_module.top_share,
-    ),
-    _Statistic(
-        title="Concentration of the entries",
-        explanation="kurtosis of the entries of ΔW; 3 for a Gaussian, large when few carry it all",
-        of=of_module.kurtosis,
-    ),
-)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ftsec_audit.types import ModuleMeasurement, Outcome, Report
 
@@ -10,15 +13,30 @@ MAX_VALUES = 64
 """Singular values kept of a spectrum."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """One number per module, and how it is called in a drawing and in a table."""
+
+    title: str
+    symbol: str
+    explanation: str
+    of: Callable[[ModuleMeasurement], float | None]
+
+
+def named_by(report: Report) -> dict[str, tuple[str, ...]]:
+    """The tensors that detections point at, and the rules that do."""
+    rules: dict[str, list[str]] = defaultdict(list)
+    for finding in report.findings:
+        if finding.outcome is Outcome.DETECTED:
+            for evidence in finding.evidence:
+                if evidence.location.tensor:
+                    rules[evidence.location.tensor.removesuffix(".weight")].append(finding.rule)
+    return {tensor: tuple(dict.fromkeys(ids)) for tensor, ids in rules.items()}
+
+
 def marked(report: Report) -> frozenset[str]:
     """The tensors that detections point at."""
-    return frozenset(
-        evidence.location.tensor.removesuffix(".weight")
-        for finding in report.findings
-        if finding.outcome is Outcome.DETECTED
-        for evidence in finding.evidence
-        if evidence.location.tensor
-    )
+    return frozenset(named_by(report))
 
 
 def spectrum(module: ModuleMeasurement) -> list[float]:
@@ -44,10 +62,55 @@ def update_size(module: ModuleMeasurement) -> float | None:
     values = module.values.get("singular_values")
     if isinstance(values, list):
         return math.hypot(*values) / math.sqrt(max(math.prod(map(float, module.shape)), 1.0))
-    logarithm = module.values.get("log_rms_update")
-    return math.exp(min(logarithm, 700.0)) if isinstance(logarithm, (int, float)) else None
+    logarithm = _scalar(module, "log_rms_update")
+    return None if logarithm is None else math.exp(min(logarithm, 700.0))
 
 
-def kurtosis(module: ModuleMeasurement) -> float | None:
-    value = module.values.get("entry_kurtosis")
-    return value if isinstance(value, (int, float)) else None
+def _largest(module: ModuleMeasurement) -> float | None:
+    return max(spectrum(module), default=None)
+
+
+def _rank(module: ModuleMeasurement) -> float | None:
+    return _scalar(module, "rank") or float(len(spectrum(module))) or None
+
+
+def _named(key: str) -> Callable[[ModuleMeasurement], float | None]:
+    return lambda module: _scalar(module, key)
+
+
+def _scalar(module: ModuleMeasurement, key: str) -> float | None:
+    value = module.values.get(key)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+DRAWN = (
+    Statistic(
+        title="Size of the update",
+        symbol="RMS of ΔW",
+        explanation="root mean square of the entries of ΔW, ‖ΔW‖/√(d_out·d_in)",
+        of=update_size,
+    ),
+    Statistic(
+        title="Change relative to the base",
+        symbol="‖ΔW‖/‖W‖",
+        explanation="‖ΔW‖/‖W‖; 0 for a tensor that is as it was",
+        of=_named("relative_change"),
+    ),
+    Statistic(
+        title="Energy in one direction",
+        symbol="σ₁²/Σσ²",
+        explanation="σ₁²/Σσ², 1 for an update of rank one; ordinary adapters often come close",
+        of=top_share,
+    ),
+    Statistic(
+        title="Concentration of the entries",
+        symbol="kurtosis",
+        explanation="kurtosis of the entries of ΔW; 3 for a Gaussian, large when few carry it all",
+        of=_named("entry_kurtosis"),
+    ),
+)
+LISTED = (
+    Statistic(title="Rank", symbol="rank", explanation="rank of ΔW", of=_rank),
+    Statistic(title="Largest singular value", symbol="σ₁", explanation="of ΔW", of=_largest),
+    *DRAWN,
+)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftsec_audit.report import modules as of_module
 from ftsec_audit.report.phrases import number, percent
@@ -28,7 +29,8 @@ class Spectrum:
     """The singular values of one module's update, over those of its kind in the same artifact."""
 
     title: str
-    name: str
+    module: int
+    """The module it shows, by its place among the measurements."""
     caption: str
     marked: bool
     line: str
@@ -39,41 +41,46 @@ class Spectrum:
     """Height and label of powers of ten."""
 
 
+class _Measured(NamedTuple):
+    place: int
+    module: ModuleMeasurement
+    values: Values
+    marked: bool
+
+
 def spectra(report: Report) -> list[Spectrum]:
     """The modules that detections name, then those with the most energy in one direction."""
     marked = of_module.marked(report)
-    measured = [(module, of_module.spectrum(module)) for module in report.measurements]
-    measured = [(module, values) for module, values in measured if values and max(values) > 0]
-    measured.sort(key=lambda pair: _order(pair[0], marked))
-    siblings: dict[str, list[Values]] = defaultdict(list)
-    for module, values in measured:
-        if module.name not in marked:
-            siblings[module.role].append(values)
-    bands = {role: _band(spectra) for role, spectra in siblings.items()}
-    shown = [(module, values, bands.get(module.role, ([], []))) for module, values in measured[:_MAX_SPECTRA]]
-    powers = _powers([*values, *low, *high] for _, values, (low, high) in shown)
-    return [
-        _drawn(module, values, band, powers, marked=module.name in marked) for module, values, band in shown
+    spectra = [
+        _Measured(i, m, of_module.spectrum(m), m.name in marked) for i, m in enumerate(report.measurements)
     ]
+    measured = sorted((one for one in spectra if one.values and max(one.values) > 0), key=_order)
+    siblings: dict[str, list[Values]] = defaultdict(list)
+    for one in measured:
+        if not one.marked:
+            siblings[one.module.role].append(one.values)
+    bands = {role: _band(values) for role, values in siblings.items()}
+    shown = [(one, bands.get(one.module.role, ([], []))) for one in measured[:_MAX_SPECTRA]]
+    powers = _powers([*one.values, *low, *high] for one, (low, high) in shown)
+    return [_drawn(one, band, powers) for one, band in shown]
 
 
-def _order(module: ModuleMeasurement, marked: frozenset[str]) -> tuple[float, ...]:
-    layer = -1 if module.layer is None else module.layer
-    return (0, layer) if module.name in marked else (1, -_share(module), layer)
+def _order(one: _Measured) -> tuple[float, ...]:
+    layer = -1 if one.module.layer is None else one.module.layer
+    return (0, layer) if one.marked else (1, -_share(one.module), layer)
 
 
-def _drawn(
-    module: ModuleMeasurement, values: Values, band: tuple[Values, Values], powers: Powers, *, marked: bool
-) -> Spectrum:
+def _drawn(one: _Measured, band: tuple[Values, Values], powers: Powers) -> Spectrum:
+    module, values = one.module, one.values
     low, high = (
         [_point(i, len(values), v, powers) for i, v in enumerate(edge[: len(values)])] for edge in band
     )
     share = _share(module)
     return Spectrum(
         title=f"layer {module.layer} {module.role}" if module.layer is not None else module.name,
-        name=module.name,
+        module=one.place,
         caption=f"σ₁ {number(max(values))}" + (f", {percent(share)} of the energy" if share else ""),
-        marked=marked,
+        marked=one.marked,
         line=_points(_point(i, len(values), value, powers) for i, value in enumerate(values)),
         band=_points(high + low[::-1]),
         ticks=tuple((_height(power, powers), f"1e{power}") for power in powers),

@@ -2,39 +2,186 @@
 
 from __future__ import annotations
 
-import struct
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import browser
 import pytest
 from builders import reports
+from builders.everything import everything
 
 from ftsec_audit.report import html
 from ftsec_audit.types import Report
 
 pytestmark = pytest.mark.timeout(300)
 
+_MAX_LARGE = 5_000_000
 
-def _page(report: Report, folder: Path) -> Path:
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
+    with browser.page(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tab: browser.Page) -> Path:
+    tab.media()
+    return tmp_path
+
+
+def _open(tab: browser.Page, report: Report, folder: Path) -> str:
     page = folder / "report.html"
     page.write_text(html.render(report), encoding="utf-8")
-    return page
+    tab.open(page.as_uri())
+    return page.as_uri()
 
 
-@pytest.mark.parametrize("report", [reports.failing(), reports.hostile()], ids=["failing", "hostile"])
-def test_it_opens_without_a_complaint_and_without_the_network(report: Report, tmp_path: Path) -> None:
-    visit = browser.visit(_page(report, tmp_path), tmp_path)
-    assert visit.console == ()
-    assert "evil.example" not in visit.network_log
-    assert "<footer><p>A pass means no known indicator was found" in visit.dom
-    assert "<script" not in visit.dom
-    assert "<img" not in visit.dom
+@pytest.mark.parametrize(
+    "report", [everything(), reports.hostile(), reports.inconclusive()], ids=["everything", "hostile", "open"]
+)
+def test_it_opens_without_a_complaint_and_asks_for_nothing(
+    report: Report, folder: Path, tab: browser.Page
+) -> None:
+    address = _open(tab, report, folder)
+    for scheme in ("light", "dark"):
+        tab.media(scheme=scheme)
+        tab.screenshot()
+    assert tab.console == []
+    assert tab.requests == [address]
+    assert tab.evaluate("document.querySelector('footer').textContent").startswith("A pass means no known")
 
 
-def test_it_is_drawn_in_both_themes(tmp_path: Path) -> None:
-    page = _page(reports.failing(), tmp_path)
-    light, dark = (browser.screenshot(page, tmp_path, dark=dark) for dark in (False, True))
-    for picture in (light, dark):
-        assert struct.unpack(">II", picture[16:24]) == (1100, 1400)
-        assert len(picture) > 50_000
-    assert light != dark
+def test_hostile_strings_are_text_and_nothing_else(folder: Path, tab: browser.Page) -> None:
+    _open(tab, reports.hostile(), folder)
+    tags = tab.evaluate("[...new Set([...document.querySelectorAll('*')].map(e => e.localName))]")
+    assert not {"script", "img", "iframe", "object", "embed", "link", "form", "base"} & set(tags)
+    assert tab.evaluate("[...document.links].every(a => a.getAttribute('href').startsWith('#'))")
+    names = tab.evaluate("[...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())")
+    assert not [name for name in names if name.startswith("on") or name in ("style", "src")]
+    assert tab.evaluate("document.body.innerText.includes('<script>alert(1)</script>')")
+
+
+def test_it_is_drawn_in_both_themes(folder: Path, tab: browser.Page) -> None:
+    _open(tab, everything(), folder)
+    pictures = []
+    for scheme in ("light", "dark"):
+        tab.media(scheme=scheme)
+        pictures.append(tab.screenshot())
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (_brightness(background) > 128) is (scheme == "light")
+    assert pictures[0] != pictures[1]
+
+
+def _brightness(colour: str) -> float:
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+
+def test_on_paper_it_is_light_and_short_and_hides_nothing_but_the_long_tables(
+    folder: Path, tab: browser.Page
+) -> None:
+    _open(tab, everything(), folder)
+    tab.media("print", scheme="dark")
+    assert _brightness(tab.evaluate("getComputedStyle(document.body).backgroundColor")) > 250
+    assert _brightness(tab.evaluate("getComputedStyle(document.body).color")) < 60
+    assert tab.evaluate("document.querySelector('nav').offsetHeight") == 0
+    shown = "[...document.querySelectorAll('details.more dl')].every(e => e.offsetHeight > 0)"
+    assert tab.evaluate(shown)
+    assert tab.evaluate("[...document.querySelectorAll('.bulk table')].every(e => !e.checkVisibility())")
+    pages = len(re.findall(rb"/Type\s*/Page\b", tab.pdf()))
+    assert 3 <= pages <= 14
+
+
+def test_every_part_is_reached_by_keyboard_in_the_order_of_the_page(folder: Path, tab: browser.Page) -> None:
+    _open(tab, everything(), folder)
+    seen = []
+    for _ in range(200):
+        tab.tab()
+        seen.append(tab.evaluate(_FOCUSED))
+        if seen[-1] == "end":
+            break
+    assert seen[0] == "a #findings skip"
+    wanted = tab.evaluate(
+        "[...document.querySelectorAll('nav a')].map(a => 'a ' + a.getAttribute('href') + ' ')"
+    )
+    assert [one for one in seen if one in wanted][: len(wanted)] == wanted
+    summaries = tab.evaluate("document.querySelectorAll('summary').length")
+    assert sum(one.startswith("summary") for one in seen) == summaries
+    regions = tab.evaluate(
+        "[...document.querySelectorAll('[tabindex=\"0\"]')].filter(e => e.checkVisibility()).length"
+    )
+    assert sum(one.startswith(("div", "pre")) for one in seen) == regions
+
+
+_FOCUSED = """(() => {
+  const e = document.activeElement;
+  if (!e || e === document.body) return 'end';
+  const box = e.getBoundingClientRect();
+  if (!box.width || !box.height) return 'invisible ' + e.outerHTML.slice(0, 80);
+  return [e.localName, e.getAttribute('href') || '', e.className.baseVal ?? e.className].join(' ');
+})()"""
+
+
+def test_the_skip_link_shows_when_it_has_the_focus_and_leads_to_the_findings(
+    folder: Path, tab: browser.Page
+) -> None:
+    _open(tab, everything(), folder)
+    tab.tab()
+    assert tab.evaluate("document.activeElement.getBoundingClientRect().x") >= 0
+    tab.enter()
+    assert tab.evaluate("location.hash") == "#findings"
+
+
+def test_a_module_type_opens_its_numbers_by_keyboard(folder: Path, tab: browser.Page) -> None:
+    _open(tab, everything(), folder)
+    assert not tab.evaluate("document.querySelector('#type-1').open")
+    tab.evaluate("document.querySelector('.heat a[href=\"#type-1\"]').focus()")
+    tab.enter()
+    assert tab.evaluate("document.querySelector(location.hash).matches('details:target')")
+    tab.tab()
+    assert tab.evaluate("document.activeElement.localName") == "summary"
+    tab.enter()
+    assert tab.evaluate("document.querySelector('#type-1').open")
+
+
+def test_a_cell_leads_to_the_row_of_its_module(folder: Path, tab: browser.Page) -> None:
+    _open(tab, everything(), folder)
+    tab.evaluate(
+        "document.querySelector('.heat rect.marked').parentNode.dispatchEvent(new MouseEvent('click'))"
+    )
+    row = "document.querySelector('tr:target')"
+    assert tab.evaluate(f"{row}.checkVisibility() && {row}.textContent").startswith(
+        "14model.layers.14.self_attn.v_proj"
+    )
+
+
+def test_nothing_is_told_by_hovering_alone(folder: Path, tab: browser.Page) -> None:
+    """Every cell's module stands in a table with its numbers; no other element has a tooltip."""
+    _open(tab, everything(), folder)
+    assert tab.evaluate("document.querySelectorAll('[title]').length") == 0
+    names = tab.evaluate(
+        "[...document.querySelectorAll('.heat title')].map(t => t.textContent.split(':')[0])"
+    )
+    listed = set(
+        tab.evaluate("[...document.querySelectorAll('.numbers tbody th')].map(t => t.textContent.trim())")
+    )
+    assert len(names) == 3 * 224
+    assert set(names) <= listed
+
+
+def test_it_fits_a_narrow_window(folder: Path, tab: browser.Page) -> None:
+    _open(tab, everything(), folder)
+    tab("Emulation.setDeviceMetricsOverride", width=380, height=800, deviceScaleFactor=1, mobile=False)
+    try:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 380
+    finally:
+        tab("Emulation.clearDeviceMetricsOverride")
+
+
+def test_ten_thousand_tensors_stay_below_five_megabytes(folder: Path, tab: browser.Page) -> None:
+    address = _open(tab, reports.large(10_000), folder)
+    assert (folder / "report.html").stat().st_size < _MAX_LARGE
+    assert tab.requests == [address]
+    assert tab.console == []
+    assert tab.evaluate("document.querySelectorAll('.numbers tbody tr').length") == 10_000
