@@ -1,6 +1,7 @@
 # make scan                   install, build a small example pair, scan both
 # make scan MODEL=org/model   install, scan that
 # make test                   install with the test tools, run every check
+# make docs                   install, build the documentation into build/docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 # Small matrices on few cores: more threads than this only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: scan test schemas clean
+.PHONY: scan test docs schemas clean
 
 scan: $(VENV)/.installed
 ifneq ($(MODEL),)
@@ -42,6 +43,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
+
+# The documentation, as files that open without a server or a network: build/docs/index.html.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # The published JSON Schemas of the files that users write.
 schemas: $(VENV)/.installed
