@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -30,6 +29,10 @@ class Postgres:
 
     def emptied(self) -> str:
         """The URL of its database, in which nothing is left."""
+        import psycopg
+
+        if self._process is None:  # a test that killed it has failed
+            self.start()
         address = f"host={self._folder} user=ftsec dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
             others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"

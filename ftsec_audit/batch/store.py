@@ -16,7 +16,7 @@ from ftsec_audit.batch.folders import open_folder
 from ftsec_audit.batch.record import Record
 from ftsec_audit.errors import UsageError
 
-_NAME = re.compile(r"^[0-9a-f]{2}/([0-9a-f]{64}(?:\.failed-[1-9]\d*)?)\.json$")
+_NAME = re.compile(r"[0-9a-f]{64}(?:\.failed-[1-9]\d{0,5})?", re.ASCII)
 
 
 class Store:
@@ -60,8 +60,14 @@ class Store:
     def names(self) -> Iterator[str]:
         """All documents, in no particular order."""
         for path in self._folder.names():
-            if match := _NAME.match(path):
-                yield match[1]
+            name = path.rpartition("/")[2].removesuffix(".json")
+            if is_name(name) and path == _place(name):
+                yield name
+
+
+def is_name(text: str) -> bool:
+    """Whether a document could have this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _place(name: str) -> str:

@@ -21,6 +21,8 @@ _COMMANDS = {
     "scan": "Audit one or a few models: the gate.",
     "pin": "Write the commits of a list of models into it.",
     "batch": "Audit many models: resumable, isolated, one stored result each.",
+    "serve": "Webhooks, a queue that is scanned, an API and a dashboard of results.",
+    "watch": "Scan what is uploaded to the Hub from now on.",
     "diff": "Say what changed between revisions, or between two reports.",
     "report": "Render, merge or judge again stored reports; no weight is read.",
     "rules": "List the rules.",

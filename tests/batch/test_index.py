@@ -26,20 +26,6 @@ from ftsec_audit.errors import UsageError
 from ftsec_audit.types import Report, Verdict
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'index.sqlite'}"
-    return str(request.getfixturevalue("server").emptied())
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
@@ -67,10 +53,10 @@ def found(index: Index, **wanted: object) -> list[str]:
     return [row.key.lstrip("0") for row in index.rows(Filter(**wanted))]  # type: ignore[arg-type]
 
 
-def test_every_row_comes_back_as_it_was(url: str, store: Store) -> None:
+def test_every_row_comes_back_as_it_was(database_url: str, store: Store) -> None:
     several = (reports.passing(), reports.failing(), reports.inconclusive(), reports.hostile())
     rows = [put(store, number, report) for number, report in enumerate(several, start=1)]
-    index = Index(url)
+    index = Index(database_url)
     assert index.sync(store) == []
     back = {row.name: row for row in index.rows(Filter())}
     assert len(back) == 4
@@ -82,12 +68,12 @@ def test_every_row_comes_back_as_it_was(url: str, store: Store) -> None:
     assert "<script>" in hostile.description
 
 
-def test_what_is_asked_for_is_what_is_found(url: str, store: Store) -> None:
+def test_what_is_asked_for_is_what_is_found(database_url: str, store: Store) -> None:
     put(store, 1, reports.passing())
     put(store, 2, reports.failing(), base="org/the-100%_base")
     put(store, 3, reports.inconclusive())
     put(store, 4)
-    index = Index(url)
+    index = Index(database_url)
     index.sync(store)
     assert found(index) == ["2", "1", "3"]
     assert found(index, latest_first=True) == ["3", "2", "1"]
@@ -109,23 +95,25 @@ def test_what_is_asked_for_is_what_is_found(url: str, store: Store) -> None:
     assert index.verdicts() == {Verdict.PASS: 1, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 1}
 
 
-def test_the_history_of_a_repository_holds_all_its_versions(url: str, store: Store) -> None:
+def test_the_history_of_a_repository_holds_all_its_versions(database_url: str, store: Store) -> None:
     for number, report in enumerate((reports.passing(), reports.failing(), reports.passing()), start=1):
         resolved = f"org/model@{number:040x}"
         put(store, number, replace(report, artifact=replace(report.artifact, resolved=resolved)))
     put(store, 4, reference="hf://org/model@main/folder")
     put(store, 5, reference="/a/folder")
-    index = Index(url)
+    index = Index(database_url)
     index.sync(store)
     assert found(index, repository="org/model", failed=None, latest_first=True) == ["4", "3", "2", "1"]
     assert found(index, repository="/a/folder", failed=None) == ["5"]
 
 
-def test_a_failure_is_listed_until_a_report_or_a_later_one_takes_its_place(url: str, store: Store) -> None:
+def test_a_failure_is_listed_until_a_report_or_a_later_one_takes_its_place(
+    database_url: str, store: Store
+) -> None:
     put(store, 1, attempt=1)
     put(store, 1, attempt=2)
     put(store, 2)
-    index = Index(url)
+    index = Index(database_url)
     index.sync(store)
     assert {(row.key.lstrip("0"), row.name[-1]) for row in index.rows(Filter(failed=True))} == {
         ("1", "2"),
@@ -136,9 +124,11 @@ def test_a_failure_is_listed_until_a_report_or_a_later_one_takes_its_place(url: 
     assert found(index, failed=True) == ["1"]
 
 
-def test_it_follows_the_store_and_names_damaged_documents(url: str, store: Store, tmp_path: Path) -> None:
+def test_it_follows_the_store_and_names_damaged_documents(
+    database_url: str, store: Store, tmp_path: Path
+) -> None:
     rows = [put(store, number, reports.passing()) for number in (1, 2, 3)]
-    index = Index(url)
+    index = Index(database_url)
     index.sync(store)
     store.discard(rows[0].name)
     path = tmp_path / "store" / "00" / f"{4:064x}.json"
@@ -148,12 +138,12 @@ def test_it_follows_the_store_and_names_damaged_documents(url: str, store: Store
     assert found(index) == ["2", "3"]
 
 
-def test_a_row_is_entered_once_however_many_enter_it(url: str, store: Store) -> None:
+def test_a_row_is_entered_once_however_many_enter_it(database_url: str, store: Store) -> None:
     rows = [put(store, number, reports.failing()) for number in range(1, 6)]
     problems: list[str] = []
 
     def enter() -> None:
-        index = Index(url)  # creating the tables at once is part of it
+        index = Index(database_url)  # creating the tables at once is part of it
         problems.extend(filter(None, (index.add([row]) for row in rows * 3)))
         index.close()
 
@@ -163,7 +153,7 @@ def test_a_row_is_entered_once_however_many_enter_it(url: str, store: Store) -> 
     for thread in threads:
         thread.join()
     assert problems == []
-    index = Index(url)
+    index = Index(database_url)
     assert len(found(index)) == 5
     assert all(len(row.detected) == 3 for row in index.rows(Filter()))
 
@@ -194,42 +184,46 @@ def execute(url: str, *statements: str) -> None:
     database.close()
 
 
-def test_an_older_layout_is_migrated_and_nothing_is_read_again(url: str) -> None:
-    execute(url, *_LAYOUT_1)
-    index = Index(url)
+def test_an_older_layout_is_migrated_and_nothing_is_read_again(database_url: str) -> None:
+    execute(database_url, *_LAYOUT_1)
+    index = Index(database_url)
     (row,) = index.rows(Filter(repository="org/a"))
     assert (row.name, row.verdict, row.detected[0].rule) == ("one", Verdict.FAIL, "FTA401")
-    listing = "SELECT name FROM sqlite_master" if "sqlite" in url else "SELECT indexname FROM pg_indexes"
-    with Database(url).reading() as connection:
+    listing = (
+        "SELECT name FROM sqlite_master" if "sqlite" in database_url else "SELECT indexname FROM pg_indexes"
+    )
+    with Database(database_url).reading() as connection:
         names = set(connection.exec_driver_sql(listing).scalars())
     assert {"ix_ftsec_documents_repository", "ix_ftsec_documents_rank"} <= names
-    assert len(list(Index(url).rows(Filter()))) == 1
+    assert len(list(Index(database_url).rows(Filter()))) == 1
 
 
 def test_a_migration_that_is_cut_short_leaves_the_old_tables(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute(url, *_LAYOUT_1)
+    execute(database_url, *_LAYOUT_1)
     with monkeypatch.context() as patched:
         patched.setattr(index_tables, "repository", lambda reference: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            Index(url)
-    assert len(list(Index(url).rows(Filter(repository="org/a")))) == 1
+            Index(database_url)
+    assert len(list(Index(database_url).rows(Filter(repository="org/a")))) == 1
 
 
-def test_a_layout_with_no_way_from_it_is_replaced_and_filled_from_the_store(url: str, store: Store) -> None:
-    execute(url, *_LAYOUT_1, "UPDATE ftsec_layout SET layout = 0")
+def test_a_layout_with_no_way_from_it_is_replaced_and_filled_from_the_store(
+    database_url: str, store: Store
+) -> None:
+    execute(database_url, *_LAYOUT_1, "UPDATE ftsec_layout SET layout = 0")
     put(store, 1, reports.passing())
-    index = Index(url)
+    index = Index(database_url)
     index.sync(store)
     assert found(index) == ["1"]
 
 
-def test_a_newer_layout_is_left_alone(url: str) -> None:
-    Index(url).close()
-    execute(url, "UPDATE ftsec_layout SET layout = 99")
+def test_a_newer_layout_is_left_alone(database_url: str) -> None:
+    Index(database_url).close()
+    execute(database_url, "UPDATE ftsec_layout SET layout = 99")
     with pytest.raises(UsageError, match="newer version"):
-        Index(url)
+        Index(database_url)
 
 
 def test_the_most_suspicious_are_found_without_sorting_everything(tmp_path: Path) -> None:
@@ -284,17 +278,17 @@ def references(folder: Path) -> list[str]:
 
 
 def test_a_killed_postgresql_loses_nothing_and_repeats_nothing(
-    server: postgres.Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: postgres.Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drive, "_INDEXED_AT_ONCE", 4)
-    url = server.emptied()
+    url = postgresql.emptied()
     names = [f"ok:{number}" for number in range(10)]
     index = Index(url)
-    first = batch(tmp_path, names, index=index, executor=Killing(6, server.kill)).run()
+    first = batch(tmp_path, names, index=index, executor=Killing(6, postgresql.kill)).run()
     assert first.verdicts[Verdict.PASS] == 10
     with pytest.raises(UsageError, match="index"):
         index.count(Filter())
-    server.start()
+    postgresql.start()
     entered = index.count(Filter())
     assert entered == 4  # what was entered before the kill, with connections that are made anew
     assert index.sync(Store(str(tmp_path / "store"))) == []
@@ -305,21 +299,21 @@ def test_a_killed_postgresql_loses_nothing_and_repeats_nothing(
 
 
 def test_a_postgresql_killed_between_entry_and_commit_has_entered_nothing_or_all(
-    server: postgres.Postgres, tmp_path: Path, store: Store
+    postgresql: postgres.Postgres, tmp_path: Path, store: Store
 ) -> None:
-    index = Index(server.emptied())
+    index = Index(postgresql.emptied())
     rows = [put(store, number, reports.failing()) for number in (1, 2, 3)]
     assert index.add(rows[:1]) == ""
 
     def kill(connection: sqlalchemy.Connection) -> None:
-        server.kill()
+        postgresql.kill()
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", kill)
     try:
         assert index.add(rows[1:]) != ""
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "commit", kill)
-    server.start()
+    postgresql.start()
     assert found(index) == ["1"]
     index.sync(store)
     assert found(index) == ["1", "2", "3"]
@@ -327,16 +321,16 @@ def test_a_postgresql_killed_between_entry_and_commit_has_entered_nothing_or_all
 
 
 def test_a_batch_whose_database_is_down_from_the_start_is_entered_later(
-    server: postgres.Postgres, tmp_path: Path
+    postgresql: postgres.Postgres, tmp_path: Path
 ) -> None:
-    url = server.emptied()
+    url = postgresql.emptied()
     index = Index(url)
-    server.kill()
+    postgresql.kill()
     try:
         assert batch(tmp_path, ["a", "b"], index=index).run().done == 2
         with pytest.raises(UsageError):
             Index(url)
     finally:
-        server.start()
+        postgresql.start()
     index.sync(Store(str(tmp_path / "store")))
     assert {row.key for row in index.rows(Filter())} == {job("a", 1).key, job("b", 2).key}
