@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.contracts import Progress, Subject, WeightDetector
 from ftsec_audit.errors import BudgetExceeded, FtsecError, NotApplicable, Unsupported
 from ftsec_audit.measurement_cache import identity_of_base, identity_of_code, identity_of_subject
@@ -182,7 +181,7 @@ class Weighing:
 @contextmanager
 def _one_thread(subject: Subject) -> Iterator[None]:
     """While an adapter is measured: its factors are so small that threads mostly wait for each other."""
-    if subject.artifact.kind is not ArtifactKind.ADAPTER:
+    if subject.artifact.kind != "adapter":
         yield
         return
     import torch
