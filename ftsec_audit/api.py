@@ -234,15 +234,29 @@ def judged(
     ignore_file: IgnoreFile | None = None,
     baseline: Baseline | None = None,
 ) -> Report:
-    """The report with accepted findings set aside and the verdict of `policy`; nothing is measured."""
+    """The report with accepted findings set aside and the verdict of `policy`; nothing is measured.
+
+    What a waiver of an earlier policy had set aside counts again unless this policy waives it too; what an
+    ignore file or a baseline had set aside stays so.
+    """
     from ftsec_audit.suppress import sift
 
-    sifted = sift(report.findings, report.artifact, ignore=ignore_file, baseline=baseline, today=date.today())
+    waived = [entry.finding for entry in report.suppressed if entry.by.startswith("waivers[")]
+    accepted = [entry for entry in report.suppressed if not entry.by.startswith("waivers[")]
+    limits = [limit for limit in report.limits if not limit.startswith("waivers[")]
+    sifted = sift(
+        (*report.findings, *waived),
+        report.artifact,
+        waivers=policy.waivers,
+        ignore=ignore_file,
+        baseline=baseline,
+        today=date.today(),
+    )
     report = replace(
         report,
         findings=sifted.findings,
-        suppressed=(*report.suppressed, *sifted.suppressed),
-        limits=tuple(dict.fromkeys((*report.limits, *sifted.expired))),
+        suppressed=(*accepted, *sifted.suppressed),
+        limits=tuple(dict.fromkeys((*limits, *sifted.expired))),
     )
     return replace(report, decision=policy.decide(report))
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
@@ -27,12 +27,11 @@ from ftsec_audit.types import (
     Severity,
     Verdict,
 )
+from ftsec_audit.waiver import ExpiringWaiver, RulePrefix
 
 SHIPPED = ("default", "strict", "permissive")
 
 _PINNED = re.compile(r"@([0-9a-f]{40}|[0-9a-f]{64})(/|$)")
-
-RulePrefix = Annotated[str, Field(pattern=r"^FTA\d{1,3}$", description="A rule id or the beginning of one.")]
 
 
 class _Part(BaseModel):
@@ -122,6 +121,9 @@ class Policy(_Part):
     warn: tuple[Clause, ...] = ()
     provenance: Provenance = Provenance()
     overrides: tuple[Override, ...] = ()
+    waivers: tuple[ExpiringWaiver, ...] = Field(
+        default=(), description="Findings accepted until a day; they stay in the report as suppressed."
+    )
     on_inconclusive: Literal["inconclusive", "fail"] = Field(
         default="inconclusive", description="The verdict when a requirement has no answer."
     )
@@ -129,12 +131,16 @@ class Policy(_Part):
     @classmethod
     def load(cls, source: str | Path = "default") -> Policy:
         """A shipped policy by name, or a file; raises UsageError with the lines that are wrong."""
-        if str(source) in SHIPPED:
-            path = Path(__file__).parent / "policies" / f"{source}.yaml"
-        else:
-            path = Path(source)
+        path = cls.path_of(source)
         policy = user_yaml.load(path, cls)
         return policy if policy.name else policy.model_copy(update={"name": path.name})
+
+    @staticmethod
+    def path_of(source: str | Path) -> Path:
+        """The file of a policy that is named as in `load`."""
+        if str(source) in SHIPPED:
+            return Path(__file__).parent / "policies" / f"{source}.yaml"
+        return Path(source)
 
     def with_fail_on(self, severity: Severity | None) -> Policy:
         """This policy blocking from another severity on; None: no finding blocks."""
@@ -160,7 +166,15 @@ class Policy(_Part):
             verdict = Verdict.FAIL if self.on_inconclusive == "fail" else Verdict.INCONCLUSIVE
         if blocking:
             verdict = Verdict.FAIL
-        reasons = [*blocking, *open_questions, *self._warnings(detected), *self._overridden(detected)]
+        reasons = [
+            *blocking,
+            *open_questions,
+            *self._escalated(open_questions),
+            *self._warnings(detected),
+            *self._passed_over(detected),
+            *self._overridden(detected),
+            *_set_aside(report),
+        ]
         return Decision(
             verdict=verdict, policy=self.name, reasons=tuple(reasons), policy_digest=self.digest()
         )
@@ -194,6 +208,15 @@ class Policy(_Part):
             number = self._named_by(self.warn, finding)
             if number is not None and self._named_by(self.fail, finding) is None:
                 yield f"warn[{number}] ({self.warn[number]}): {self._describe(finding)}"
+
+    def _passed_over(self, detected: tuple[Finding, ...]) -> Iterator[str]:
+        for finding in detected:
+            if self._named_by(self.fail, finding) is None and self._named_by(self.warn, finding) is None:
+                yield f"no clause: {self._describe(finding)}; neither fail nor warn names it"
+
+    def _escalated(self, open_questions: list[str]) -> Iterator[str]:
+        if open_questions and self.on_inconclusive == "fail":
+            yield f"on_inconclusive (fail): what is open above ({len(open_questions)}) counts as failed"
 
     def _describe(self, finding: Finding) -> str:
         return f"{finding.rule} is {self.severity_of(finding)}, confidence {finding.confidence}"
@@ -240,6 +263,12 @@ def _incomplete(entries: tuple[NotLookedAt, ...]) -> Iterator[str]:
     for entry in entries:
         if entry.incomplete:
             yield f"incomplete: {entry.what}: {entry.reason}"
+
+
+def _set_aside(report: Report) -> Iterator[str]:
+    for entry in report.suppressed:
+        clause = entry.by or "accepted"
+        yield f"{clause}: {entry.finding.rule} does not count: {entry.statement}"
 
 
 def _is_remote(report: Report) -> bool:

@@ -1,4 +1,4 @@
-"""Findings that a person has accepted: by an ignore file, or because an earlier report had them.
+"""Findings that a person has accepted: by the policy, by an ignore file, or in an earlier report.
 
 Only detections can be set aside, never missing answers. What is set aside stays in the report with the
 statement that justified it; an entry that has expired stops working and is listed.
@@ -6,43 +6,17 @@ statement that justified it; an entry that has expired stops working and is list
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ftsec_audit import user_yaml
-from ftsec_audit.policy import RulePrefix
-from ftsec_audit.types import ArtifactCard, Evidence, Finding, Outcome, Suppressed
-
-
-class Entry(BaseModel):
-    """One accepted finding."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: RulePrefix
-    artifact: str = Field(default="*", description="Glob on the reference as given or as resolved.")
-    paths: tuple[str, ...] = Field(
-        default=(), description="Globs; every piece of evidence must lie in a file that one of them names."
-    )
-    expired_at: date | None = Field(default=None, description="From this day on the entry has no effect.")
-    statement: str = Field(min_length=1, description="Who accepted it, and why.")
-
-    def matches(self, finding: Finding, artifact: ArtifactCard) -> bool:
-        return (
-            finding.rule.startswith(self.id)
-            and any(fnmatchcase(name, self.artifact) for name in (artifact.reference, artifact.resolved))
-            and (not self.paths or (bool(finding.evidence) and all(map(self._covers, finding.evidence))))
-        )
-
-    def _covers(self, evidence: Evidence) -> bool:
-        file = evidence.location.file
-        return bool(file) and any(fnmatchcase(file, pattern) for pattern in self.paths)
+from ftsec_audit.types import ArtifactCard, Finding, Outcome, Suppressed
+from ftsec_audit.waiver import Waiver, numbered
 
 
 class IgnoreFile(BaseModel):
@@ -51,7 +25,7 @@ class IgnoreFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
-    ignore: tuple[Entry, ...] = ()
+    ignore: tuple[Waiver, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> IgnoreFile:
@@ -103,37 +77,41 @@ def sift(
     findings: Iterable[Finding],
     artifact: ArtifactCard,
     *,
+    waivers: Sequence[Waiver] = (),
     ignore: IgnoreFile | None = None,
     baseline: Baseline | None = None,
     today: date,
 ) -> Sifted:
-    """Separate the findings that were accepted from those that stand."""
-    entries = ignore.ignore if ignore else ()
-    live = [entry for entry in entries if entry.expired_at is None or entry.expired_at > today]
+    """Separate the findings that were accepted from those that stand; `waivers` are those of the policy."""
+    entries = [*numbered(waivers, "waivers"), *numbered(ignore.ignore if ignore else (), "ignore")]
+    live = [(name, entry) for name, entry in entries if entry.holds(today)]
     standing: list[Finding] = []
     suppressed: list[Suppressed] = []
     for finding in findings:
-        statement = _statement(finding, artifact, live, baseline)
-        if statement is None:
+        accepted = _accepted(finding, artifact, live, baseline)
+        if accepted is None:
             standing.append(finding)
         else:
-            suppressed.append(Suppressed(finding=finding, statement=statement))
+            suppressed.append(accepted)
     expired = tuple(
-        f"ignore entry {entry.id} ({entry.statement}) expired on {entry.expired_at}"
-        for entry in entries
-        if entry not in live
+        f"{name}: {entry.id} ({entry.statement}) expired on {entry.expired_at}"
+        for name, entry in entries
+        if not entry.holds(today)
     )
     return Sifted(findings=tuple(standing), suppressed=tuple(suppressed), expired=expired)
 
 
-def _statement(
-    finding: Finding, artifact: ArtifactCard, entries: list[Entry], baseline: Baseline | None
-) -> str | None:
+def _accepted(
+    finding: Finding,
+    artifact: ArtifactCard,
+    entries: Iterable[tuple[str, Waiver]],
+    baseline: Baseline | None,
+) -> Suppressed | None:
     if finding.outcome is not Outcome.DETECTED:
         return None
-    for entry in entries:
+    for name, entry in entries:
         if entry.matches(finding, artifact):
-            return entry.statement
+            return Suppressed(finding=finding, statement=entry.statement, by=name)
     if baseline is not None and baseline.matches(finding, artifact):
-        return f"in baseline {baseline.name}"
+        return Suppressed(finding=finding, statement=f"in baseline {baseline.name}", by="baseline")
     return None

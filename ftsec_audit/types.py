@@ -311,10 +311,12 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Suppressed:
-    """A finding set aside by an ignore file or a baseline, kept for the record."""
+    """A finding set aside by a policy, an ignore file or a baseline, kept for the record."""
 
     finding: Finding
     statement: str
+    by: str = ""
+    """What set it aside: `waivers[0]` of the policy, `ignore[2]` of the ignore file, or `baseline`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,11 @@ def parse(text: str, model: type[M], *, where: str) -> M:
         raise UsageError("; ".join(lines), where=where) from error
 
 
+def line_of(text: str, location: tuple[int | str, ...]) -> int:
+    """The line at which a document that is known to be valid says what `location` leads to."""
+    return _line(yaml.compose(text, Loader=yaml.SafeLoader), location)
+
+
 def _duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
     pending, seen = [root] if root else [], set()
     while pending:

@@ -130,7 +130,10 @@ def test_an_override_changes_what_a_severity_clause_sees_and_tells_its_reason(tm
     )
     decision = lowered.decide(report)
     assert decision.verdict is Verdict.PASS
-    assert decision.reasons == ("overrides[0]: FTA301 counts as low: vocabulary was extended on purpose",)
+    assert decision.reasons == (
+        "no clause: FTA301 is low, confidence high; neither fail nor warn names it",
+        "overrides[0]: FTA301 counts as low: vocabulary was extended on purpose",
+    )
 
 
 def test_clauses_by_rule_block_whatever_the_severity(tmp_path: Path) -> None:
@@ -238,3 +241,9 @@ def test_a_decision_names_the_policy_by_what_it_says(tmp_path: Path) -> None:
     assert Policy.load(first).with_fail_on(Severity.LOW).digest() != Policy.load(first).digest()
     decision = Policy.load("default").decide(reports.passing())
     assert decision.policy_digest == Policy.load("default").digest()
+
+
+def test_open_questions_that_fail_name_the_clause_that_made_them_fail() -> None:
+    decision = Policy.load("strict").decide(reports.inconclusive())
+    assert decision.verdict is Verdict.FAIL
+    assert any(reason.startswith("on_inconclusive (fail)") for reason in decision.reasons)

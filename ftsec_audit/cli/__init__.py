@@ -27,7 +27,7 @@ _COMMANDS = {
     "report": "Render, merge or judge again stored reports; no weight is read.",
     "rules": "List the rules.",
     "explain": "Explain one rule: question, evidence, false positives, evasions.",
-    "policy": "Check a policy file.",
+    "policy": "Check a policy file, or explain what it does.",
     "calibrate": "Build a calibration pack from benign artifacts of your own.",
     "attack": "Build one known-bad reference sample, or its benign twin.",
     "validate": "Measure every detector on known-bad and benign samples.",

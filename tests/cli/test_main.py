@@ -148,18 +148,6 @@ def test_a_terminal_without_unicode_is_no_error() -> None:
     assert done.returncode == 0
 
 
-class TestPolicyCheck:
-    def test_says_what_a_policy_does(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.run(["policy", "check", "default"]) == 0
-        assert "fails on severity ≥ high, confidence ≥ medium" in capsys.readouterr().out
-
-    def test_names_the_line_of_a_mistake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = tmp_path / "p.yaml"
-        path.write_text("version: 1\nfail:\n  - {severity: hihg}\n")
-        assert cli.run(["policy", "check", str(path)]) == 2
-        assert "line 3: fail[0].severity" in capsys.readouterr().err
-
-
 class TestCache:
     def test_info_and_clear(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
