@@ -31,7 +31,19 @@ if TYPE_CHECKING:
     from ftsec_audit.models_list import Model
 
 _WHERE_ONLY = frozenset(
-    {"targets", "models", "base", "outputs", "output", "quiet", "verbose", "no_progress", "dry_run", "config"}
+    {
+        "targets",
+        "models",
+        "folders",
+        "base",
+        "outputs",
+        "output",
+        "quiet",
+        "verbose",
+        "no_progress",
+        "dry_run",
+        "config",
+    }
 )
 """Parameters that do not belong to the command that reproduces one target's report."""
 
@@ -66,6 +78,7 @@ class ScanCommand(click.Command):
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML file that lists models, each with its base if wanted.",
 )
+@option("--folders", is_flag=True, help="Targets are files: scan the folders they lie in (for commit hooks).")
 @option("--base", metavar="REF", help="Base model.  [default: the one the artifact declares]")
 @option("--no-base", is_flag=True, help="Compare with no base; what needs one stays unanswered.")
 @option(
@@ -144,7 +157,8 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     """
     if options["verbose"] > 1:
         terminal.log_debugging()
-    models = _models(options["targets"], options["models"])
+    targets = _folders(options["targets"]) if options["folders"] else options["targets"]
+    models = _models(targets, options["models"])
     if options["dry_run"]:
         return _dry_run(models, options)
     return _Gate(ctx, options, models).run()
@@ -224,6 +238,17 @@ def _models(targets: Iterable[str], listed: Path | None) -> tuple[Model, ...]:
     if not models:
         raise UsageError("nothing to scan", hint="name a TARGET or a list with -r")
     return tuple(dict.fromkeys(models))
+
+
+def _folders(files: Iterable[str]) -> tuple[str, ...]:
+    """The folders that files lie in, each once; raises UsageError for what is no file here."""
+    folders = []
+    for file in files:
+        if not Path(file).is_file():
+            raise UsageError("no such file", where=file, hint="--folders takes files of this machine")
+        folder = Path(file).parent
+        folders.append(str(folder) if folder.is_absolute() or folder == Path() else f"./{folder}")
+    return tuple(dict.fromkeys(folders))
 
 
 def _of_target(target: str) -> tuple[Model, ...]:
