@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ftsec_audit.policy import Policy
     from ftsec_audit.runner import OpenSessions
     from ftsec_audit.session import Sessions
+    from ftsec_audit.signing import RequiredSignature
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
 
@@ -139,6 +140,8 @@ def scan(
     probes: Path | None = None,
     languages: Sequence[str] = (),
     dataset: Path | None = None,
+    hash_everything: bool = False,
+    required_signature: RequiredSignature | None = None,
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
@@ -170,6 +173,8 @@ def scan(
         progress=progress,
         _transfer=transfer,
     )
+    if required_signature is not None:
+        required_signature.check(planned.subject.artifact)
     subject = metered(planned.subject, max_bytes) if max_bytes is not None else planned.subject
     if dataset is not None:
         subject = replace(subject, dataset=_rows(dataset))
@@ -202,6 +207,7 @@ def scan(
         calibration=calibration,
         command=command,
         with_digest=max_bytes is None,
+        exact=hash_everything,
     )
     if transfer.requests:
         progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")

@@ -117,9 +117,11 @@ class Artifact:
     def _digests(self) -> dict[str, str]:
         return {file.path: file.digest or _sha256(file) for file in self.files}
 
-    def card(self, *, with_digest: bool = True) -> ArtifactCard:
-        """What the report says about the artifact; computes `digest` unless told not to."""
-        digest = self.digest if with_digest else ""
+    def card(self, *, with_digest: bool = True, exact: bool = False) -> ArtifactCard:
+        """What the report says about the artifact; computes `digest` unless told not to, or if `exact`,
+        `exact_digest`.
+        """
+        digest = (self.exact_digest() if exact else self.digest) if with_digest else ""
         known = self.digests() if digest else {file.path: file.digest for file in self.files}
         records = (
             FileRecord(

@@ -32,9 +32,10 @@ def assemble(
     calibration: Calibration,
     command: str,
     with_digest: bool,
+    exact: bool = False,
 ) -> Report:
     """The report on one audit, before a policy has judged it: inconclusive until one has."""
-    card = subject.artifact.card(with_digest=with_digest)
+    card = subject.artifact.card(with_digest=with_digest, exact=exact)
     card = replace(card, declared=_declared(subject.artifact))
     return Report(
         tool_version=VERSION,

@@ -31,7 +31,8 @@ from ftsec_audit.waiver import ExpiringWaiver, RulePrefix
 
 SHIPPED = ("default", "strict", "permissive")
 
-_PINNED = re.compile(r"@([0-9a-f]{40}|[0-9a-f]{64})(/|$)")
+_PINNED = re.compile(r"@([0-9a-f]{40}|[0-9a-f]{64})(/|$)|^models:/+[^/@]+/\d+(/|$)")
+"""A full commit, or the number of a version in a registry."""
 
 
 class _Part(BaseModel):
@@ -100,7 +101,9 @@ class Provenance(_Part):
     allowed_formats: tuple[str, ...] = Field(
         default=(), description="Suffixes of weight files, e.g. safetensors; empty: any."
     )
-    pinned_revision: bool = Field(default=False, description="A remote reference must name a full commit.")
+    pinned_revision: bool = Field(
+        default=False, description="A remote reference must name a full commit or version."
+    )
 
 
 class Override(_Part):
@@ -234,7 +237,7 @@ class Policy(_Part):
                 yield f"provenance.allowed_formats: {file.path} is {file.format}, allowed: {names}"
         reference = report.artifact.reference
         if self.provenance.pinned_revision and _is_remote(report) and not _PINNED.search(reference):
-            yield f"provenance.pinned_revision: {reference} names no full commit"
+            yield f"provenance.pinned_revision: {reference} names no full commit or version"
 
     def _unanswered(self, report: Report) -> Iterator[str]:
         suppressed = tuple(entry.finding for entry in report.suppressed)

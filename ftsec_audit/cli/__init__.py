@@ -25,6 +25,7 @@ _COMMANDS = {
     "watch": "Scan what is uploaded to the Hub from now on.",
     "diff": "Say what changed between revisions, or between two reports.",
     "report": "Render, merge or judge again stored reports; no weight is read.",
+    "verify": "Admit an artifact by signed evidence, without scanning it again.",
     "rules": "List the rules.",
     "explain": "Explain one rule: question, evidence, false positives, evasions.",
     "policy": "Check a policy file, or explain what it does.",

@@ -41,6 +41,8 @@ class Destinations:
     judged: bool
     """Whether the verdicts are of now, so that a format which says when can say it."""
     failures: int = 0
+    sign_key: Path | None = None
+    """The private key with which in-toto statements are signed."""
     _written: dict[Path, str] = field(default_factory=dict)
     _reports: dict[Path, list[Report]] = field(default_factory=dict)
     """What the binary files hold so far."""
@@ -76,6 +78,17 @@ class Destinations:
                 )
         return cls(outputs=chosen, several=several, judged=judged)
 
+    @property
+    def need_digests(self) -> bool:
+        """Whether some format claims something of every file, so that each has to be hashed."""
+        return any(output.format in ("intoto", "cyclonedx") for output in self.outputs)
+
+    def sign_with(self, key: Path | None) -> None:
+        """Sign what can be signed; raises UsageError when nothing can."""
+        if key and not any(output.format == "intoto" and output.path for output in self.outputs):
+            raise UsageError("--sign-key signs in-toto statements in a file", hint="add -f intoto=PATH")
+        self.sign_key = key
+
     def write(self, report: Report) -> None:
         """Screen first: findings are shown even when the disk is full."""
         for output in sorted(self.outputs, key=lambda o: o.path is not None):
@@ -100,6 +113,10 @@ class Destinations:
                 return
             text = self._written.get(path, "") + self._rendered(report, output.format)
             atomic_file.write(path, text)
+            if self.sign_key and output.format == "intoto":
+                from ftsec_audit import signing
+
+                signing.sign(path, self.sign_key)
             if self.several:
                 self._written[path] = text
         except OSError as error:

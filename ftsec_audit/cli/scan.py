@@ -24,11 +24,14 @@ from ftsec_audit.cli.options import (
 )
 from ftsec_audit.errors import FtsecError, UsageError
 from ftsec_audit.settings import Settings
+from ftsec_audit.signing import RequiredSignature, SignatureRefused
+from ftsec_audit.types import Verdict
 
 if TYPE_CHECKING:
     from ftsec_audit.api import Plan
     from ftsec_audit.cli.verdicts import Judge
     from ftsec_audit.models_list import Model
+    from ftsec_audit.types import Report
 
 _WHERE_ONLY = frozenset(
     {
@@ -43,6 +46,9 @@ _WHERE_ONLY = frozenset(
         "no_progress",
         "dry_run",
         "config",
+        "mlflow_tags",
+        "mlflow_alias",
+        "sign_key",
     }
 )
 """Parameters that do not belong to the command that reproduces one target's report."""
@@ -124,6 +130,31 @@ class ScanCommand(click.Command):
     metavar="FILE",
     help="Audit the rows it was tuned on too: JSON lines, a JSON array or Parquet.",
 )
+@option(
+    "--mlflow-tags", is_flag=True, help="Write the verdict into tags of the scanned models:/name/version."
+)
+@option(
+    "--mlflow-alias",
+    metavar="NAME",
+    help="On PASS, make this alias mean the scanned version; sets the tags too.",
+)
+@option(
+    "--require-signature",
+    metavar="KEY",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Scan only what is signed with the other half of this public key (PEM); the rest fails.",
+)
+@option(
+    "--signature",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The signature that is required.  [default: model.sig in the folder, FILE.sig beside a file]",
+)
+@option(
+    "--sign-key",
+    metavar="KEY",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Sign each -f intoto=PATH with this private key (PEM), into PATH.sig.",
+)
 @option("--offline", is_flag=True, help="Use only what is on this machine already.")
 @option("--no-cache", is_flag=True, help="Measure again even if these bytes were measured before.")
 @option("--dry-run", is_flag=True, help="Show what would be read and asked, then stop.")
@@ -135,8 +166,9 @@ class ScanCommand(click.Command):
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Audit adapters and checkpoints before they are deployed.
 
-    TARGET is a directory, a file, org/model, org/model@revision, hf://org/model@revision/folder, or - to
-    read references from standard input. Nothing from a target is executed, imported or unpickled.
+    TARGET is a directory, a file, org/model, org/model@revision, hf://org/model@revision/folder,
+    models:/name/version or models:/name@alias of the MLflow registry at MLFLOW_TRACKING_URI, or - to read
+    references from standard input. Nothing from a target is executed, imported or unpickled.
 
     \b
     Examples:
@@ -144,6 +176,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       ftsec-audit scan org/model --profile quick           seconds, no base needed
       ftsec-audit scan org/model@3f2c91a -f table -f sarif=out.sarif -f html=out.html
       ftsec-audit scan -r models.yaml --policy strict -f json=reports/
+      ftsec-audit scan models:/support/3 --mlflow-alias production     moved on PASS only
       ftsec-audit scan ./adapter --fail-on critical --baseline accepted.json
 
     \b
@@ -174,13 +207,25 @@ class _Gate:
         self._destinations = Destinations.of(
             options["outputs"], options["output"], several=len(models) > 1, quiet=options["quiet"]
         )
+        self._destinations.sign_with(options["sign_key"])
+        self._required = _required(options, several=len(models) > 1)
         self._judge = _judge(options)
+        self._records = bool(options["mlflow_tags"] or options["mlflow_alias"])
+        if self._records:
+            from ftsec_audit.cli import promotion
+
+            for model in models:
+                promotion.check(model.model)
 
     def run(self) -> int:
         codes = []
         for model in self._models:
             try:
                 code, interrupted = self._scan(model)
+            except SignatureRefused as error:
+                terminal.complain(str(error))
+                code = exit_codes.of_verdict(Verdict.FAIL, exit_zero=self._options["exit_zero"])
+                interrupted = False
             except FtsecError as error:
                 terminal.complain(str(error))
                 code, interrupted = exit_codes.COULD_NOT_RUN, False
@@ -214,6 +259,8 @@ class _Gate:
                 probes=options["probes"],
                 languages=options["languages"],
                 dataset=options["dataset"],
+                hash_everything=self._destinations.need_digests,
+                required_signature=self._required,
                 progress=progress,
                 command=_reproduce(self._ctx, model),
             )
@@ -224,8 +271,21 @@ class _Gate:
                 terminal.remark(
                     f"suppressed {entry.finding.rule}: {entry.finding.summary} ({entry.statement})"
                 )
-        code = exit_codes.of_verdict(report.verdict, exit_zero=options["exit_zero"])
-        return code, api.was_interrupted(report)
+        codes = [exit_codes.of_verdict(report.verdict, exit_zero=options["exit_zero"])]
+        if self._records:
+            codes.append(self._record(report))
+        return exit_codes.worst(codes), api.was_interrupted(report)
+
+    def _record(self, report: Report) -> int:
+        """Tell the registry; what is found counts also when the registry cannot be told."""
+        from ftsec_audit.cli import promotion
+
+        try:
+            promotion.record(report, self._options["mlflow_alias"])
+        except FtsecError as error:
+            terminal.complain(str(error))
+            return exit_codes.COULD_NOT_RUN
+        return exit_codes.OK
 
 
 def _models(targets: Iterable[str], listed: Path | None) -> tuple[Model, ...]:
@@ -267,6 +327,15 @@ def _request(model: Model, options: dict[str, Any]) -> dict[str, Any]:
         "ignore": options["ignore"],
         "offline": options["offline"],
     }
+
+
+def _required(options: dict[str, Any], *, several: bool) -> RequiredSignature | None:
+    key, signature = options["require_signature"], options["signature"]
+    if signature and not key:
+        raise UsageError("--signature says nothing without --require-signature")
+    if signature and several:
+        raise UsageError("one signature, and several targets", hint="put model.sig into each folder")
+    return RequiredSignature(public_key=key, signature=signature) if key else None
 
 
 def _judge(options: dict[str, Any]) -> Judge:

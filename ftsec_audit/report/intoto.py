@@ -56,7 +56,7 @@ def _statement(report: Report, predicate_type: str, predicate: dict[str, Any]) -
         raise UsageError(
             "an in-toto statement names files by digest, and none is known",
             where=report.artifact.reference,
-            hint="scan without --max-bytes; a local checkpoint above 1 GiB is hashed by ftsec-audit attest",
+            hint="scan without --max-bytes, with -f intoto=PATH, which hashes every file",
         )
     return {"_type": STATEMENT, "subject": subjects, "predicateType": predicate_type, "predicate": predicate}
 

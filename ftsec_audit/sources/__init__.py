@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftsec_audit.contracts import Progress
-from ftsec_audit.sources.references import LocalReference, parse
+from ftsec_audit.sources.references import LocalReference, MlflowReference, parse
 
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
@@ -26,7 +26,8 @@ def resolve(
     progress: Progress | None = None,
     transfer: Transfer | None = None,
 ) -> Artifact:
-    """What `reference` names: a directory, a file, `org/model`, `org/model@rev`, `hf://org/model@rev/folder`.
+    """What `reference` names: a directory, a file, `org/model@rev`, `hf://org/model@rev/folder`, or
+    `models:/name/3`.
 
     `transfer` counts what came over the network, also later when files are opened. Raises SourceError.
     """
@@ -37,6 +38,10 @@ def resolve(
     parsed = parse(reference, revision=revision)
     if isinstance(parsed, LocalReference):
         return resolve_local(parsed.path, reference)
+    if isinstance(parsed, MlflowReference):
+        from ftsec_audit.sources.mlflow import resolve_mlflow
+
+        return resolve_mlflow(parsed, reference, offline=offline, progress=progress)
     connection = Connection.from_environment(
         token=token, offline=offline, cache_dir=cache_dir, progress=progress, transfer=transfer
     )

@@ -1,4 +1,4 @@
-"""From a branch or a tag to the commit that it is now: the reference that means these bytes for good."""
+"""From a branch, tag or alias to the commit or version that it is now: what means these bytes for good."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import SourceError
 from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.listing import cached_commit, fetch_listing, is_commit, save_listing
-from ftsec_audit.sources.references import LocalReference, parse
+from ftsec_audit.sources.references import LocalReference, MlflowReference, parse
 
 
 def is_open(reference: str) -> bool:
     """Whether what `reference` means can change on the Hub; a local path has no commit to name."""
     parsed = parse(reference)
+    if isinstance(parsed, MlflowReference):
+        return bool(parsed.alias)
     return not isinstance(parsed, LocalReference) and not is_commit(parsed.revision)
 
 
@@ -20,6 +22,8 @@ def pinned(
 ) -> str:
     """`reference` with the commit it means now, and the name the repository has now; raises SourceError."""
     parsed = parse(reference)
+    if isinstance(parsed, MlflowReference):
+        return _numbered(parsed, reference, offline=offline)
     if isinstance(parsed, LocalReference) or is_commit(parsed.revision):
         return reference
     connection = Connection.from_environment(token=token, offline=offline, progress=progress)
@@ -35,3 +39,14 @@ def pinned(
     scheme = reference[: reference.index(parsed.repository)]
     folder = f"/{parsed.folder}" if parsed.folder else ""
     return f"{scheme}{repository}@{commit}{folder}"
+
+
+def _numbered(reference: MlflowReference, spelled: str, *, offline: bool) -> str:
+    if not reference.alias:
+        return spelled
+    if offline:
+        raise SourceError("a registry cannot be asked, this is offline", where=spelled)
+    from ftsec_audit.sources.mlflow_registry import Registry
+
+    version = Registry.from_environment().find(reference)
+    return f"{version}/{reference.folder}" if reference.folder else str(version)

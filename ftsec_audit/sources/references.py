@@ -1,7 +1,9 @@
 """The grammar of references: what a user may write to name a model.
 
-    reference  = local path | [ "hf://" [ "models/" ] ] repository [ "@" revision ] [ "/" folder ]
+    reference  = local path | registered | [ "hf://" [ "models/" ] ] repository
+                 [ "@" revision ] [ "/" folder ]
     repository = [ organisation "/" ] name
+    registered = "models:/" name ( "/" number | "@" alias ) [ "/" folder ]
     revision   = branch, tag or commit; "refs/pr/7" is understood, any other "/" is written "%2F"
 
 A local path wins when it exists or starts with `/`, `./`, `../` or `~`; nothing else is looked up on disk.
@@ -20,6 +22,11 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
 _NAME = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"
 _REPOSITORY = re.compile(rf"^(?:{_NAME}/)?{_NAME}$", re.ASCII)
 _REFS = re.compile(r"^(refs/[^/]+/[^/]+)(?:/(.*))?$")
+_REGISTERED = re.compile(
+    r"^models:/+(?P<name>[^/@:]+)(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z][\w.-]{0,254}))"
+    r"(?:/(?P<folder>.+))?$",
+    re.ASCII,
+)
 _GRAMMAR_HINT = "write org/model, org/model@revision, hf://org/model@revision/folder or ./path"
 
 
@@ -40,7 +47,20 @@ class HubReference:
     folder: str = ""
 
 
-Reference = LocalReference | HubReference
+@dataclass(frozen=True, kw_only=True)
+class MlflowReference:
+    """A version of a model in an MLflow registry, by number or by alias."""
+
+    name: str
+    version: str = ""
+    alias: str = ""
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return f"models:/{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
+
+
+Reference = LocalReference | HubReference | MlflowReference
 
 
 def parse(reference: str, *, revision: str | None = None) -> Reference:
@@ -49,6 +69,8 @@ def parse(reference: str, *, revision: str | None = None) -> Reference:
         raise SourceError("the reference is empty or holds a zero byte", hint=_GRAMMAR_HINT)
     if is_explicit_path(reference) or (not _SCHEME.match(reference) and _exists(reference)):
         return _local(reference, revision)
+    if reference.startswith("models:/"):
+        return _registered(reference, revision)
     parsed = parse_hub(reference)
     if revision and parsed.revision and revision != parsed.revision:
         raise SourceError(
@@ -89,6 +111,22 @@ def parse_hub(reference: str) -> HubReference:
             "neither an existing path nor the name of a Hub repository", where=reference, hint=_GRAMMAR_HINT
         )
     return HubReference(repository=repository, revision=revision, folder=folder)
+
+
+def _registered(reference: str, revision: str | None) -> MlflowReference:
+    match = _REGISTERED.match(reference)
+    folder = (match["folder"] or "").strip("/") if match else ""
+    if match is None or ".." in folder.split("/"):
+        raise SourceError(
+            "no version of a registered model",
+            where=reference,
+            hint="write models:/name/3 or models:/name@alias",
+        )
+    if revision:
+        raise SourceError("a registered model has no revision", where=reference, hint=f"leave out {revision}")
+    return MlflowReference(
+        name=match["name"], version=match["version"] or "", alias=match["alias"] or "", folder=folder
+    )
 
 
 def _local(reference: str, revision: str | None) -> LocalReference:
