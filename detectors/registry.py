@@ -66,6 +66,8 @@ DETECTORS: tuple[str, ...] = (
     # FTA6xx cross-lingual
     "language_divergence:LanguageDivergence",
     "refusal_gap:RefusalGap",
+    "language_grid:LanguageGrid",
+    "code_switch:CodeSwitch",
     # FTA7xx alignment
     "refusal_loss:RefusalLoss",
 )
