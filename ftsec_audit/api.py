@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.policy import Policy
     from ftsec_audit.runner import OpenSessions
-    from ftsec_audit.session import Sessions
+    from ftsec_audit.session import KeptBase, Sessions
     from ftsec_audit.signing import RequiredSignature
+    from ftsec_audit.sources.transfer import Transfer
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
 
@@ -142,6 +143,8 @@ def scan(
     dataset: Path | None = None,
     hash_everything: bool = False,
     required_signature: RequiredSignature | None = None,
+    _transfer: Transfer | None = None,
+    _kept: KeptBase | None = None,
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
@@ -160,7 +163,7 @@ def scan(
     judge = policy if isinstance(policy, Policy) else Policy.load(policy)
     calibration = calibration or Calibration.load()
     progress = progress or Progress()
-    transfer = Transfer()
+    transfer = _transfer or Transfer()
     planned = plan(
         reference,
         base=base,
@@ -197,6 +200,7 @@ def scan(
             probes=probes,
             languages=languages,
             profile=planned.profile,
+            kept=_kept,
         ),
     )
     report = assemble(

@@ -150,5 +150,8 @@ class Progress:
     def advance(self, amount: int = 1) -> None:
         """That much of the current stage is done."""
 
+    def figures(self, values: Mapping[str, str]) -> None:
+        """Where the whole stands, by name; in place of what was told before."""
+
     def note(self, message: str) -> None:
         """Something worth a log line."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +106,29 @@ class Provenance(_Part):
     )
 
 
+class Triage(_Part):
+    """Of many artifacts, which are asked more than a first profile: those it does not pass, and these."""
+
+    first: Profile = Field(default=Profile.QUICK, description="What every artifact is asked first.")
+    when: tuple[Clause, ...] = Field(default=(), description="Detections that call for everything.")
+    min_suspicion: float | None = Field(
+        default=None, ge=0, le=1, description="Suspicion from which on everything is asked."
+    )
+
+    def asks_more(
+        self,
+        verdict: Verdict | None,
+        suspicion: float | None,
+        detected: Iterable[tuple[str, Severity, Confidence]],
+    ) -> bool:
+        """Whether an artifact with these first answers is asked everything."""
+        return (
+            verdict is not Verdict.PASS
+            or (self.min_suspicion is not None and (suspicion or 0.0) >= self.min_suspicion)
+            or any(clause.matches(*one) for one in detected for clause in self.when)
+        )
+
+
 class Override(_Part):
     """A severity of one's own for a rule, and why."""
 
@@ -126,6 +149,9 @@ class Policy(_Part):
     overrides: tuple[Override, ...] = ()
     waivers: tuple[ExpiringWaiver, ...] = Field(
         default=(), description="Findings accepted until a day; they stay in the report as suppressed."
+    )
+    triage: Triage | None = Field(
+        default=None, description="Of a batch; without it every artifact is asked everything."
     )
     on_inconclusive: Literal["inconclusive", "fail"] = Field(
         default="inconclusive", description="The verdict when a requirement has no answer."

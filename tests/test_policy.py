@@ -9,7 +9,7 @@ import pytest
 from builders import reports
 
 from ftsec_audit.errors import UsageError
-from ftsec_audit.policy import SHIPPED, Policy
+from ftsec_audit.policy import SHIPPED, Clause, Policy, Triage
 from ftsec_audit.types import Confidence, FileRecord, NotLookedAt, Outcome, Profile, Severity, Verdict
 
 RULES = {rule.id: rule for rule in reports.RULES}
@@ -247,3 +247,14 @@ def test_open_questions_that_fail_name_the_clause_that_made_them_fail() -> None:
     decision = Policy.load("strict").decide(reports.inconclusive())
     assert decision.verdict is Verdict.FAIL
     assert any(reason.startswith("on_inconclusive (fail)") for reason in decision.reasons)
+
+
+def test_a_triage_asks_more_of_what_did_not_pass_and_of_what_it_names() -> None:
+    triage = Triage(when=(Clause(rules=("FTA3",), severity=Severity.LOW),), min_suspicion=0.9)
+    lead = ("FTA304", Severity.LOW, Confidence.LOW)
+    assert not triage.asks_more(Verdict.PASS, 0.5, [("FTA201", Severity.HIGH, Confidence.LOW)])
+    assert triage.asks_more(Verdict.PASS, 0.5, [lead])
+    assert triage.asks_more(Verdict.PASS, 0.95, [])
+    assert not triage.asks_more(Verdict.PASS, None, [])
+    assert triage.asks_more(Verdict.FAIL, None, [])
+    assert triage.asks_more(Verdict.INCONCLUSIVE, None, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ftsec_audit.batch.costs import Costs
 from ftsec_audit.batch.events import Observer
@@ -21,6 +22,9 @@ from ftsec_audit.batch.store import Store
 from ftsec_audit.batch.summary import Summary
 from ftsec_audit.batch.work import ScanWork, now, numbered
 from ftsec_audit.errors import FtsecError, UsageError
+
+if TYPE_CHECKING:
+    from ftsec_audit.policy import Triage
 
 _INDEXED_AT_ONCE = 200
 
@@ -39,6 +43,8 @@ class Batch:
     """Whether artifacts that failed in an earlier run are scanned again."""
     index: Index | None = None
     observer: Observer | None = None
+    triage: Triage | None = None
+    """Artifacts that it asks more of are left to another batch: `Summary.passed_on`."""
 
     def run(self) -> Summary:
         """Carry it out. Ctrl-C ends it early, with everything finished kept; raises FtsecError when no
@@ -132,11 +138,21 @@ class Batch:
 
     def _settle(self, done: Done, summary: Summary, observer: Observer, rows: list[Row]) -> None:
         assert done.row is not None
-        summary.add(done)
-        observer.done(done, summary)
+        if self._asks_more(done):
+            summary.pass_on(done)
+            observer.passed_on(done)
+        else:
+            summary.add(done)
+            observer.done(done, summary)
         rows.append(done.row)
         if len(rows) >= _INDEXED_AT_ONCE:
             self._indexed(rows, observer)
+
+    def _asks_more(self, done: Done) -> bool:
+        if self.triage is None or done.row is None or done.row.failure:
+            return False
+        detected = [(one.rule, one.severity, one.certainty) for one in done.row.detected]
+        return self.triage.asks_more(done.verdict, done.row.suspicion, detected)
 
     def _indexed(self, rows: list[Row], observer: Observer) -> None:
         """The index is a convenience: what it cannot take is found by the next `report --store`."""

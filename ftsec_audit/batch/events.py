@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ftsec_audit.batch.plan import BatchPlan
     from ftsec_audit.batch.summary import Summary
 
-_NOTED_EVERY = 10.0  # seconds
+_NOTED_EVERY, _DRAWN_EVERY = 10.0, 0.25  # seconds
 
 
 class Observer:
@@ -22,7 +22,7 @@ class Observer:
 
     def __init__(self, progress: Progress | None = None, events: TextIO | None = None) -> None:
         self._progress, self._events = progress or Progress(), events
-        self._noted = time.monotonic()
+        self._noted, self._drawn = time.monotonic(), 0.0
 
     def planned(self, plan: BatchPlan) -> None:
         self._emit(
@@ -53,9 +53,21 @@ class Observer:
             earlier=done.earlier,
         )
         self._progress.advance()
+        if time.monotonic() - self._drawn > _DRAWN_EVERY:
+            self._drawn = time.monotonic()
+            self._progress.figures(summary.figures())
         if time.monotonic() - self._noted > _NOTED_EVERY:
             self._noted = time.monotonic()
             self._progress.note(summary.progress())
+
+    def passed_on(self, done: Done) -> None:
+        """Its first answers are there, and more is asked of it."""
+        row = done.row
+        assert row is not None
+        self._emit(
+            "triaged", reference=row.reference, key=row.key, names=done.job.names, earlier=done.earlier
+        )
+        self._progress.advance()
 
     def note(self, message: str) -> None:
         self._emit("note", message=message)

@@ -39,6 +39,11 @@ def open_folder(url: str) -> Folder:
     return RemoteFolder(filesystem, path)
 
 
+def anywhere(url: str) -> str:
+    """The same place for processes with another working directory."""
+    return url if "://" in url else str(Path(url).absolute())
+
+
 class LocalFolder:
     """A directory; documents are written beside their place and renamed into it."""
 

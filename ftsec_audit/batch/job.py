@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ftsec_audit.errors import SourceError
-from ftsec_audit.types import Profile, Severity, Verdict
+from ftsec_audit.types import Confidence, Profile, Severity, Verdict
 
 if TYPE_CHECKING:
     from ftsec_audit.types import Report
@@ -58,6 +58,10 @@ class Detected:
     severity: Severity
     confidence: str
     summary: str
+
+    @property
+    def certainty(self) -> Confidence:
+        return Confidence(self.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsec_audit.batch.folders import anywhere
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.types import Profile, Report
 
@@ -35,7 +36,7 @@ def scan_many(
 
         yield from api.scan_many(references, **options)
         return
-    kept = nullcontext(str(store)) if store else tempfile.TemporaryDirectory(prefix="ftsec-audit-")
+    kept = nullcontext(anywhere(str(store))) if store else tempfile.TemporaryDirectory(prefix="ftsec-audit-")
     with kept as url:
         yield from _batch(references, executor, url, **options)
 

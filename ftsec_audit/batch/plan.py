@@ -89,7 +89,7 @@ class BatchPlan:
     @property
     def duplicates(self) -> int:
         """References whose content another one has too."""
-        return self.references - len(self.jobs) - len(self.unresolved)
+        return max(0, self.references - len(self.jobs) - len(self.unresolved))
 
     @property
     def bytes(self) -> int:
@@ -166,31 +166,31 @@ def _mapped(
 
 def _artifact(model: Model, questions: Questions, access: Mapping[str, Any]) -> _Found | FtsecError:
     from ftsec_audit.sources import resolve
-    from ftsec_audit.sources.identity import content_identity, pinned
+    from ftsec_audit.sources.identity import at_length, glance
 
+    explicit = "" if questions.no_base else model.base or questions.base or ""
     try:
-        artifact = resolve(model.model, **access)
-        if not artifact.files:
-            return FtsecError("holds no files", where=model.model)
-        explicit = model.base or questions.base or ""
-        return _Found(
-            name=model.model,
-            pinned=pinned(artifact),
-            identity=content_identity(artifact),
-            size=sum(file.size for file in artifact.files),
-            base="" if questions.no_base else explicit or _declared(artifact, questions),
-            declared=not explicit,
-        )
+        if explicit or questions.no_base or questions.profile is Profile.QUICK:
+            known, base = glance(model.model, **access), explicit
+        else:
+            artifact = resolve(model.model, **access)
+            known, base = at_length(artifact), _declared(artifact)
     except FtsecError as error:
         return error
+    return _Found(
+        name=model.model,
+        pinned=known.pinned,
+        identity=known.identity,
+        size=known.size,
+        base=base,
+        declared=not explicit,
+    )
 
 
-def _declared(artifact: Artifact, questions: Questions) -> str:
-    """The base that the artifact names, looked for on the Hub alone; empty where none is compared with."""
+def _declared(artifact: Artifact) -> str:
+    """The base that the artifact names, looked for on the Hub alone; empty where that is none."""
     from ftsec_audit.sources.base import declared_base
 
-    if questions.profile is Profile.QUICK:
-        return ""
     declared = declared_base(artifact)
     if isinstance(declared, str):
         return ""

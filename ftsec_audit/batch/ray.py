@@ -129,7 +129,11 @@ class RayExecutor:
         try:
             self._ray.init(self._address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(f"no Ray: {error}", where=self._address or "RAY_ADDRESS") from error
+            raise UsageError(
+                f"no Ray: {error}",
+                where=self._address or "RAY_ADDRESS",
+                hint="a cluster that asks for a token needs RAY_AUTH_MODE=token here too",
+            ) from error
         self._owns_ray = True
 
     def _grow(self) -> None:

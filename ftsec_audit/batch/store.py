@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from ftsec_audit.batch.folders import open_folder
 from ftsec_audit.batch.record import Record
@@ -56,6 +57,16 @@ class Store:
         while self._folder.exists(_place(f"{key}.failed-{attempt + 1}")):
             attempt += 1
         return attempt
+
+    def sample(self, most: int) -> Iterator[Record]:
+        """A few of the documents that can be read, whichever come first."""
+        for name in islice(self.names(), most):
+            try:
+                record = self.get(name)
+            except UsageError:
+                continue
+            if record is not None:
+                yield record
 
     def names(self) -> Iterator[str]:
         """All documents, in no particular order."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from ftsec_audit.batch.job import Row
+from ftsec_audit.batch.costs import Costs
+from ftsec_audit.batch.job import Job, Row
 from ftsec_audit.batch.plan import BatchPlan
-from ftsec_audit.batch.summary import Summary
+from ftsec_audit.batch.summary import Summary, clock
 from ftsec_audit.report.escape import visible
 from ftsec_audit.report.markdown import code, plain
 from ftsec_audit.types import Verdict
 
-FORMATS = ("table", "json", "markdown")
-_WIDTH = 60
+FORMATS = ("table", "json", "html", "markdown")
+_WIDTH, _LONGEST = 60, 300
 
 
 def render(summary: Summary, format: str) -> str:
-    """`table`, `json` or `markdown`."""
+    """`table`, `json`, `html` or `markdown`."""
     if format == "json":
         return json.dumps(summary.document(), indent=2) + "\n"
+    if format == "html":
+        return _html(summary)
     lines = _markdown(summary) if format == "markdown" else _table(summary)
     return "\n".join(lines) + "\n"
 
@@ -30,12 +33,14 @@ def listing(rows: Iterable[Row]) -> Iterator[str]:
         yield _line(row.verdict, row)
 
 
-def describe(plan: BatchPlan, *, finished: int) -> str:
-    """What a batch would do."""
+def describe(plan: BatchPlan, *, finished: frozenset[str], costs: Costs, workers: int | None) -> str:
+    """What a batch would do, and about how long that takes; `finished` are keys."""
+    left = [job for job in plan.jobs if job.key not in finished]
     lines = [
         f"{plan.references:,} references: {len(plan.jobs):,} artifacts of {plan.bytes:,} bytes, "
         f"{plan.duplicates:,} duplicates, {len(plan.unresolved):,} that cannot be had",
-        f"{finished:,} are finished, {len(plan.jobs) - finished:,} to be scanned",
+        f"{len(plan.jobs) - len(left):,} are finished, {len(left):,} to be scanned",
+        *_estimate(left, costs, workers),
         f"{len(plan.bases):,} bases of {sum(plan.bases.values()):,} bytes, read as needed",
     ]
     for base, size in sorted(plan.bases.items()):
@@ -46,6 +51,33 @@ def describe(plan: BatchPlan, *, finished: int) -> str:
         lines.append(f"  {without:>7,} × no base")
     lines += [f"  {visible(one.reference, _WIDTH)}: {visible(one.reason)}" for one in plan.unresolved[:20]]
     return "\n".join(lines) + "\n"
+
+
+def _estimate(left: list[Job], costs: Costs, workers: int | None) -> Iterator[str]:
+    if not left:
+        return
+    loads = sum({job.base: costs.load(job) for job in left}.values())
+    seconds = sum(map(costs.scan, left)) + loads
+    source = (
+        f"from {costs.recorded:,} scans in the store" if costs.recorded else "assumed, no scan is recorded"
+    )
+    share = f", {clock(seconds / workers)} on {workers:,} workers" if workers else ""
+    yield f"about {clock(seconds)} of one worker{share} ({source})"
+
+
+def _html(summary: Summary) -> str:
+    from ftsec_audit.report.html import page
+
+    worst = [
+        {
+            "verdict": verdict,
+            "reference": row.reference[:_LONGEST],
+            "suspicion": row.suspicion,
+            "why": _why(row)[:_LONGEST],
+        }
+        for verdict, row in summary.worst
+    ]
+    return page("batch.html", headline=_counts(summary), effort=_effort(summary), worst=worst)
 
 
 def _table(summary: Summary) -> Iterator[str]:
@@ -85,6 +117,8 @@ def _counts(summary: Summary) -> str:
 def _effort(summary: Summary) -> str:
     plan = summary.plan
     stopped = " · interrupted" if summary.interrupted else ""
+    if summary.triaged is not None:
+        stopped = f" · {summary.triaged:,} asked everything after triage{stopped}"
     return (
         f"{plan.references:,} references, {len(plan.jobs):,} artifacts, {plan.duplicates:,} duplicates, "
         f"{summary.finished_before:,} finished before · {summary.seconds:,.1f} s{stopped}"

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftsec_audit.batch.job import Done, Row
+from ftsec_audit.batch.job import Done, Job, Row
 from ftsec_audit.batch.plan import BatchPlan
 from ftsec_audit.types import Verdict
 
@@ -31,6 +31,38 @@ class Summary:
     worst: list[tuple[Verdict | None, Row]] = field(default_factory=list)
     """Failed verdicts, most suspicious first, then artifacts without a report."""
     ended: float = 0.0
+    triaged: int | None = None
+    """How many were asked more than a first profile; None without a triage."""
+    passed_on: list[Job] = field(default_factory=list)
+    """Those of which a triage asks more; part of nothing else here."""
+
+    def pass_on(self, done: Done) -> None:
+        self.scan_seconds += done.seconds
+        self.passed_on.append(done.job)
+        self.ended = time.monotonic()
+
+    def followed_by(self, second: Summary) -> Summary:
+        """This one, with what another batch made of `passed_on` in their place."""
+        first = {job.key: job for job in self.plan.jobs}
+        for job in self.passed_on:
+            del first[job.key]
+        whole = BatchPlan(
+            jobs=(*first.values(), *second.plan.jobs),
+            unresolved=(*self.plan.unresolved, *second.plan.unresolved),
+            references=self.plan.references,
+        )
+        return Summary(
+            plan=whole,
+            started=self.started,
+            finished_before=self.finished_before + second.finished_before,
+            verdicts=self.verdicts + second.verdicts,
+            failures=self.failures + second.failures,
+            scan_seconds=self.scan_seconds + second.scan_seconds,
+            interrupted=self.interrupted or second.interrupted,
+            worst=sorted((*self.worst, *second.worst), key=_rank)[:_SHOWN],
+            ended=second.ended or self.ended,
+            triaged=len(self.passed_on),
+        )
 
     def add(self, done: Done) -> None:
         row = done.row
@@ -54,7 +86,7 @@ class Summary:
 
     @property
     def planned(self) -> int:
-        return len(self.plan.jobs) + len(self.plan.unresolved)
+        return len(self.plan.jobs) + len(self.plan.unresolved) - len(self.passed_on)
 
     @property
     def remaining(self) -> int:
@@ -64,15 +96,24 @@ class Summary:
     def seconds(self) -> float:
         return max(0.0, (self.ended or time.monotonic()) - self.started)
 
+    @property
+    def rate(self) -> float:
+        """Artifacts of this run per second."""
+        return (self.done - self.finished_before) / max(1e-9, time.monotonic() - self.started)
+
+    def figures(self) -> dict[str, str]:
+        """What a person wants to see meanwhile, by the heads of a table."""
+        return {
+            "done": f"{self.done:,} of {self.planned:,}",
+            **{str(verdict): f"{self.verdicts[verdict]:,}" for verdict in Verdict},
+            "no report": f"{self.failures.total():,}",
+            "a minute": f"{self.rate * 60:,.1f}",
+            "time left": clock(self.remaining / self.rate) if self.rate else "",
+        }
+
     def progress(self) -> str:
-        """One line: done, failed, rate, remaining time."""
-        fresh = self.done - self.finished_before
-        rate = fresh / max(1e-9, time.monotonic() - self.started)
-        left = f", about {_clock(self.remaining / rate)} left" if fresh else ""
-        return (
-            f"{self.done:,} of {self.planned:,} done, {self.failures.total():,} without a report, "
-            f"{rate * 60:,.1f} a minute{left}"
-        )
+        """The same in one line."""
+        return " · ".join(f"{value} {name}" for name, value in self.figures().items() if value)
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
@@ -84,6 +125,7 @@ class Summary:
             "bases": len(self.plan.bases),
             "bytes": self.plan.bytes,
             "finished_before": self.finished_before,
+            "triaged": self.triaged,
             "verdicts": {str(verdict): self.verdicts[verdict] for verdict in Verdict},
             "failures": dict(sorted(self.failures.items())),
             "remaining": self.remaining,
@@ -111,7 +153,8 @@ def _entry(verdict: Verdict | None, row: Row) -> dict[str, Any]:
     }
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`2 h 5 min`, `3 min 20 s` or `7 s`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

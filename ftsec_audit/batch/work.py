@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +21,8 @@ from ftsec_audit.types import Report, Verdict
 
 if TYPE_CHECKING:
     from ftsec_audit.calibration.bank import Calibration
+    from ftsec_audit.session import KeptBase
+    from ftsec_audit.sources.eviction import CacheBudget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class ScanWork:
     judging: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of `api.judged`; empty means the default policy."""
     calibration: tuple[Path, ...] = ()
+    max_disk: int | None = None
+    """Bytes of what it fetches from the Hub that a worker may leave in the cache."""
     words: tuple[str, ...] = ()
     """Options of the command that reproduces a report."""
 
@@ -47,7 +52,8 @@ class ScanWork:
     def __call__(self, job: Job) -> Done:
         started = time.monotonic()
         memory.forget_peak()
-        outcome = self._outcome(job)
+        with self._within_budget(job):
+            outcome = self._outcome(job)
         record = Record(
             key=job.key,
             reference=job.names[0] if job.names else job.reference,
@@ -64,9 +70,16 @@ class ScanWork:
             reason = f"{self.store}: {error.strerror or error}"
             return Done(job=job, failure=Failure(kind=FailureKind.STORE, reason=reason))
 
+    def _within_budget(self, job: Job) -> AbstractContextManager[None]:
+        if self.max_disk is None:
+            return nullcontext()
+        return _budget(self.max_disk).using([job.reference, *([job.base] if job.base else [])])
+
     def _outcome(self, job: Job) -> dict[str, Any]:
         from ftsec_audit import api
+        from ftsec_audit.sources.transfer import Transfer
 
+        transfer = Transfer()
         words = ["ftsec-audit", "scan", job.reference, *(["--base", job.base] if job.base else [])]
         try:
             report = api.scan(
@@ -74,6 +87,8 @@ class ScanWork:
                 **{**self.scan, "base": job.base or self.scan.get("base")},
                 calibration=_calibration(self.calibration),
                 command=shlex.join([*words, *self.words]),
+                _transfer=transfer,
+                _kept=_kept(),
             )
         except MemoryError:
             return _failed(FailureKind.MEMORY, "memory could not be allocated")
@@ -81,6 +96,9 @@ class ScanWork:
             return _failed(FailureKind.SOURCE, str(error))
         except FtsecError as error:
             return _failed(FailureKind.ERROR, str(error))
+        if transfer.given_up:  # what the report lacks may be had another time
+            reason = f"{transfer.given_up:,} requests were given up while it was read"
+            return _failed(FailureKind.SOURCE, reason)
         return {"report": report}
 
     def _kept(self, job: Job, record: Record) -> Done:
@@ -118,6 +136,21 @@ def _failed(kind: FailureKind, reason: str) -> dict[str, Any]:
 @cache
 def _store(url: str) -> Store:
     return Store(url)
+
+
+@cache
+def _budget(max_bytes: int) -> CacheBudget:
+    from ftsec_audit.sources.eviction import CacheBudget
+
+    return CacheBudget(max_bytes)
+
+
+@cache
+def _kept() -> KeptBase:
+    """The base that this worker holds: its jobs come sorted by base."""
+    from ftsec_audit.session import KeptBase
+
+    return KeptBase()
 
 
 @cache

@@ -34,6 +34,12 @@ def stored_options(command: F) -> F:
             option("--verdict", type=click.Choice([str(v) for v in Verdict]), help="Of a store: only these."),
             option("--since", type=day, metavar="DATE", help="Of a store: scanned on or after this day."),
             option("--rule", metavar="ID", help="Of a store: where this rule, or family, was detected."),
+            option(
+                "--export",
+                type=click.Path(path_type=Path, file_okay=False),
+                metavar="DIR",
+                help="Of a store: write what is found as Parquet tables.",
+            ),
             option("--limit", type=click.IntRange(min=1), metavar="N", help="Of a store: at most so many."),
         )
     ):
@@ -53,6 +59,8 @@ def from_store(options: dict[str, Any]) -> int:
     for damage in index.sync(store):
         terminal.complain(damage)
     rows = index.rows(_filter(options))
+    if options["export"]:
+        return _export(store, rows, options["export"])
     if options["failed"]:
         lines = list(listing(rows))
         terminal.show("\n".join(lines) or "nothing failed")
@@ -64,6 +72,18 @@ def from_store(options: dict[str, Any]) -> int:
         terminal.show("\n".join(listing([row])))
         codes.add(exit_codes.of_verdict(row.verdict or Verdict.INCONCLUSIVE, exit_zero=options["exit_zero"]))
     return exit_codes.worst(codes)
+
+
+def _export(store: Store, rows: Iterator[Row], folder: Path) -> int:
+    from ftsec_audit.batch.export import export
+
+    records = (record for row in rows if (record := store.get(row.name)))
+    try:
+        written = export(records, folder)
+    except OSError as error:
+        raise UsageError(error.strerror or "cannot be written", where=str(folder)) from error
+    terminal.show("\n".join(f"{folder / name}.parquet: {count:,} rows" for name, count in written.items()))
+    return exit_codes.OK
 
 
 def open_index(store: str, url: str | None) -> Index:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from ftsec_audit.contracts import Progress
 from ftsec_audit.report.escape import visible
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import TaskID
+    from rich.table import Table
 
 
 def complain(message: str) -> None:
@@ -91,15 +93,23 @@ class Lines(Progress):
 
 
 class Bars(Progress):
-    """A bar for the current stage."""
+    """A bar for the current stage, below a table of figures where there are any."""
 
     def __init__(self, *, verbose: bool) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
+        class WithFigures(RichProgress):
+            figures: Table | None = None
+
+            def get_renderables(self) -> Iterable[RenderableType]:
+                if self.figures is not None:
+                    yield self.figures
+                yield from super().get_renderables()
+
         self._verbose = verbose
-        self._bars = RichProgress(
+        self._bars = WithFigures(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
@@ -119,6 +129,13 @@ class Bars(Progress):
     def advance(self, amount: int = 1) -> None:
         if self._task is not None:
             self._bars.advance(self._task, amount)
+
+    def figures(self, values: Mapping[str, str]) -> None:
+        from rich.table import Table
+
+        table = Table(*values, box=None, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_row(*map(visible, values.values()))
+        self._bars.figures = table
 
     def note(self, message: str) -> None:
         if self._verbose:

@@ -40,7 +40,6 @@ _HEADLINE = {
 
 
 def render(report: Report) -> str:
-    styles = (files("ftsec_audit.report") / "templates" / "report.css").read_text(encoding="utf-8")
     detected, others = report.detected(), _others(report)
     numbers = module_table(report)
     drawn = {
@@ -52,24 +51,26 @@ def render(report: Report) -> str:
         "embedding_rows": changed_rows(report),
         "template_diffs": template_diffs(report),
     }
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            report=report,
-            styles=styles,
-            styles_digest=b64encode(sha256(styles.encode()).digest()).decode(),
-            headline=_HEADLINE[report.verdict],
-            detected=detected,
-            others=others,
-            rules={rule.id: rule for rule in report.rules},
-            anchors=_anchors(detected, others),
-            sections=_sections(report, drawn),
-            numbers=numbers,
-            shown=numbers.shown,
-            **drawn,
-        )
+    return page(
+        "report.html",
+        report=report,
+        headline=_HEADLINE[report.verdict],
+        detected=detected,
+        others=others,
+        rules={rule.id: rule for rule in report.rules},
+        anchors=_anchors(detected, others),
+        sections=_sections(report, drawn),
+        numbers=numbers,
+        shown=numbers.shown,
+        **drawn,
     )
+
+
+def page(template: str, **values: object) -> str:
+    """A template of this package with the style sheet, whose digest its security policy names."""
+    styles = (files("ftsec_audit.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    digest = b64encode(sha256(styles.encode()).digest()).decode()
+    return _environment().get_template(template).render(styles=styles, styles_digest=digest, **values)
 
 
 def _sections(report: Report, drawn: dict[str, Any]) -> list[tuple[str, str]]:

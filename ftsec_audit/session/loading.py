@@ -60,6 +60,14 @@ def attach(model: Any, adapters: Sequence[Path], *, device: str) -> Any:
     return wrapped.eval()
 
 
+def detach(wrapped: Any) -> Any:
+    """The model without its adapters, as it was before `attach`."""
+    model = wrapped.unload()
+    model.__dict__.pop("peft_config", None)
+    model.__dict__.pop("_hf_peft_config_loaded", None)
+    return model.eval()
+
+
 def folder_name(folder: Path) -> str:
     """An absolute path, which peft takes for a local folder and never for a repository on the Hub."""
     return str(folder.resolve())

@@ -12,9 +12,11 @@ from ftsec_audit import probes
 from ftsec_audit.artifact import Artifact, ArtifactKind
 from ftsec_audit.contracts import Progress, Subject
 from ftsec_audit.errors import Unsupported
+from ftsec_audit.measurement_cache import identity_of_base
 from ftsec_audit.probes import ProbeSet
 from ftsec_audit.session.admission import Limits, admit, free_memory, shares_weights
 from ftsec_audit.session.budget import Budget
+from ftsec_audit.session.kept import KeptBase
 from ftsec_audit.session.model import ModelSession
 from ftsec_audit.types import Profile
 
@@ -43,6 +45,8 @@ class SessionOptions:
     """Codes of the languages to ask in; none: all of the probe set."""
     stack: Sequence[Artifact] = field(default=())
     """Further adapters on top of the subject's, in order."""
+    kept: KeptBase | None = None
+    """Where the base of an adapter comes from and goes to, if audits follow one another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,7 @@ def open_sessions(
 
     An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
     """
-    from ftsec_audit.session.loading import attach, load_checkpoint
+    from ftsec_audit.session.loading import attach, detach, load_checkpoint
     from ftsec_audit.session.staging import stage
     from ftsec_audit.session.tokenizer import Tokenizer
 
@@ -108,12 +112,17 @@ def open_sessions(
         assert base is not None  # `admit` refuses an adapter without one
         adapters = [artifact, *options.stack]
         folders = [stage(one, root / f"adapter{number}") for number, one in enumerate(adapters)]
-        wrapped = attach(load(base, "base"), folders, device=device)
-        if all(map(shares_weights, adapters)):
+        shared = all(map(shares_weights, adapters))
+        kept = (options.kept if shared else None) or KeptBase()
+        identity = f"{identity_of_base(base)} {device}" if options.kept else ""
+        wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folders, device=device)
+        if shared:
             off = session(wrapped, switch=wrapped.disable_adapter)
         else:
             off = session(load(base, "base-again"))
         yield Sessions(subject=session(wrapped), base=off)
+        if options.kept:
+            kept.take_back(identity, detach(wrapped))
 
 
 def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:

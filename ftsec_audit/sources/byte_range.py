@@ -49,7 +49,7 @@ class ByteRanges:
     def fetch(self, start: int, stop: int, sink: Sink) -> None:
         """Hand bytes `start` to `stop` (exclusive) to `sink`, in order, each once; raises SourceError."""
         connection = self._connection
-        attempts = Attempts(connection.backoff)
+        attempts = Attempts(connection.backoff, connection.transfer)
         position = _Position(start, stop, sink)
         with explained(self.where, endpoint=connection.endpoint):
             while position.at < stop:

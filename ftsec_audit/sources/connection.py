@@ -59,6 +59,7 @@ class Connection:
             offline=offline or _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE"),
             progress=progress or Progress(),
             transfer=transfer or Transfer(),
+            backoff=Backoff.from_environment(),
         )
 
     def api(self) -> HfApi:
@@ -82,7 +83,7 @@ class Connection:
 
     def ask(self, question: Callable[[], _Answer], where: str, *, revision: str = "") -> _Answer:
         """The answer to one request, counted, retried and with its errors explained."""
-        attempts = Attempts(self.backoff)
+        attempts = Attempts(self.backoff, self.transfer)
         with explained(where, endpoint=self.endpoint, revision=revision), self.transfer.counting():
             while True:
                 try:

@@ -56,21 +56,39 @@ class HubOpener:
 
 def resolve_hub(connection: Connection, reference: HubReference, spelled: str) -> Artifact:
     """The artifact behind a Hub reference, pinned to a commit; raises SourceError."""
+    listing = _listing(connection, reference)
+    if listing is None:
+        return _cached_snapshot(connection, reference, spelled)
+    return Artifact.of(spelled, *_files(HubOpener(connection=connection, listing=listing), reference.folder))
+
+
+def list_hub(connection: Connection, reference: HubReference) -> tuple[str, tuple[ArtifactFile, ...]] | None:
+    """Commit and files of a Hub reference, of which none is opened; raises SourceError.
+
+    None means that only a snapshot without a listing is in the cache.
+    """
+    listing = _listing(connection, reference)
+    if listing is None:
+        return None
+    return _files(HubOpener(connection=connection, listing=listing), reference.folder)
+
+
+def _listing(connection: Connection, reference: HubReference) -> Listing | None:
     storage = connection.storage(reference.repository)
     revision = reference.revision
     listing = load_listing(storage, revision) if connection.offline or is_commit(revision) else None
     if listing is None and connection.offline:
-        return _cached_snapshot(connection, reference, spelled)
+        return None
     if listing is None:
         listing = fetch_listing(connection, reference.repository, revision)
         save_listing(storage, revision, listing)
     if listing.repository != reference.repository:
         connection.progress.note(f"{reference.repository} is now called {listing.repository}")
-    return _artifact(HubOpener(connection=connection, listing=listing), reference.folder, spelled)
+    return listing
 
 
-def _artifact(opener: HubOpener, folder: str, spelled: str) -> Artifact:
-    """All of a listing, one folder of it, or one file."""
+def _files(opener: HubOpener, folder: str) -> tuple[str, tuple[ArtifactFile, ...]]:
+    """Of all of a listing, of one folder of it, or of one file: what is resolved, and the files."""
     listing = opener.listing
     resolved = f"{listing.repository}@{listing.commit}"
     if folder:
@@ -87,8 +105,7 @@ def _artifact(opener: HubOpener, folder: str, spelled: str) -> Artifact:
     else:
         chosen = list(listing.files)
     skip = len(opener.folder)
-    files = tuple(ArtifactFile(file.path[skip:], file.size, opener, file.digest) for file in chosen)
-    return Artifact.of(spelled, resolved, files)
+    return resolved, tuple(ArtifactFile(file.path[skip:], file.size, opener, file.digest) for file in chosen)
 
 
 def _cached_snapshot(connection: Connection, reference: HubReference, spelled: str) -> Artifact:

@@ -7,11 +7,17 @@ that commits themselves are named by. Two repositories with the same files have 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.errors import SourceError
-from ftsec_audit.sources.hub import HubOpener
+from ftsec_audit.files import ArtifactFile
+from ftsec_audit.sources import resolve
+from ftsec_audit.sources.connection import Connection
+from ftsec_audit.sources.hub import HubOpener, list_hub
+from ftsec_audit.sources.references import HubReference, parse
 
 
 def pinned(artifact: Artifact) -> str:
@@ -25,16 +31,54 @@ def content_identity(artifact: Artifact) -> str:
     A local folder of up to 1 GiB is hashed. A larger one is known by the path, size and times of its
     files, of which the time of the last change cannot be set by who wrote them.
     """
-    openers = {id(file.source): file.source for file in artifact.files}
-    if len(openers) == 1 and isinstance(opener := next(iter(openers.values())), HubOpener):
-        listed = {file.path: file for file in opener.listing.files}
-        blobs = [(file.path, file.size, listed[opener.folder + file.path].blob) for file in artifact.files]
-        if all(blob for _, _, blob in blobs):
-            return f"git {_sha256(sorted(blobs))}"
+    if listed := _listed_identity(artifact.files):
+        return listed
     root = Path(artifact.resolved)
     if not root.is_absolute():
         return artifact.resolved
     return artifact.digest or f"stat {_sha256(_states(root, artifact))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What a batch has to know of an artifact before it is scanned."""
+
+    pinned: str
+    identity: str
+    size: int
+
+
+def glance(reference: str, *, offline: bool = False) -> Glance:
+    """Of a Hub reference by its listing alone, in one request and without opening a file.
+
+    Raises SourceError.
+    """
+    parsed = parse(reference)
+    if isinstance(parsed, HubReference):
+        found = list_hub(Connection.from_environment(offline=offline), parsed)
+        identity = _listed_identity(found[1]) if found else ""
+        if found and identity:
+            size = sum(file.size for file in found[1])
+            return Glance(pinned=f"hf://{found[0]}", identity=identity, size=size)
+    return at_length(resolve(reference, offline=offline))
+
+
+def at_length(artifact: Artifact) -> Glance:
+    """The same of an artifact that was opened for other reasons; raises SourceError."""
+    if not artifact.files:
+        raise SourceError("holds no files", where=artifact.reference)
+    size = sum(file.size for file in artifact.files)
+    return Glance(pinned=pinned(artifact), identity=content_identity(artifact), size=size)
+
+
+def _listed_identity(files: Sequence[ArtifactFile]) -> str:
+    """By the digests that the Hub lists; empty where it does not list them all."""
+    openers = {id(file.source): file.source for file in files}
+    if len(openers) != 1 or not isinstance(opener := next(iter(openers.values())), HubOpener):
+        return ""
+    listed = {file.path: file for file in opener.listing.files}
+    blobs = [(file.path, file.size, listed[opener.folder + file.path].blob) for file in files]
+    return f"git {_sha256(sorted(blobs))}" if all(blob for _, _, blob in blobs) else ""
 
 
 def _states(root: Path, artifact: Artifact) -> list[tuple[str, int, int, int]]:

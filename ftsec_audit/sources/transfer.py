@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from time import sleep
+from email.utils import parsedate_to_datetime
+from time import sleep, time
 from typing import Any
 
 _TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
@@ -31,6 +33,8 @@ class Transfer:
     """Answers received, redirects included."""
     bytes: int = 0
     """Bytes of answer bodies as they travelled, without headers."""
+    given_up: int = 0
+    """Requests that failed as often as is tried, though the same may succeed another time."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @contextmanager
@@ -51,6 +55,10 @@ class Transfer:
                 self.requests += len(answers)
                 self.bytes += sum(answer.num_bytes_downloaded for answer in answers)
 
+    def give_up(self) -> None:
+        with self._lock:
+            self.given_up += 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
@@ -62,12 +70,21 @@ class Backoff:
     longest_wait: float = 60.0
     """Seconds; a server that asks for more patience than this gets none."""
 
+    @classmethod
+    def from_environment(cls) -> Backoff:
+        """FTSEC_AUDIT_PATIENCE, in seconds, is the longest wait; what is no number is not obeyed."""
+        try:
+            longest = float(os.environ.get("FTSEC_AUDIT_PATIENCE", ""))
+        except ValueError:
+            return cls()
+        return cls(longest_wait=longest) if longest >= 0 else cls()
+
 
 class Attempts:
     """The failures of one piece of work; `failed` waits before the next attempt or gives up."""
 
-    def __init__(self, backoff: Backoff) -> None:
-        self._backoff = backoff
+    def __init__(self, backoff: Backoff, transfer: Transfer) -> None:
+        self._backoff, self._transfer = backoff, transfer
         self._failures = 0
 
     def progressed(self) -> None:
@@ -79,20 +96,22 @@ class Attempts:
         self._failures += 1
         wait = self._backoff.first_wait * 2 ** (self._failures - 1)
         asked = requested_wait(error)
-        if (
-            not _is_transient(error)
-            or self._failures >= self._backoff.attempts
-            or (asked is not None and asked > self._backoff.longest_wait)
-        ):
+        if not _is_transient(error):
+            raise error
+        too_long = asked is not None and asked > self._backoff.longest_wait
+        if self._failures >= self._backoff.attempts or too_long:
+            self._transfer.give_up()
             raise error
         sleep(min(wait, self._backoff.longest_wait) if asked is None else asked)
 
 
 def requested_wait(error: Exception) -> float | None:
-    """Seconds the server asks to wait (`Retry-After`, or `RateLimit: …;t=`), if it does."""
+    """Seconds the server asks to wait (`Retry-After` in seconds or as a date, or `RateLimit: …;t=`)."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     if (retry_after := headers.get("Retry-After", "").strip()).isdigit():
         return float(retry_after)
+    with suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
     if match := _RESET.search(headers.get("RateLimit", "")):
         return float(match.group(1))
     return None

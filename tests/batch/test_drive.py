@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 from builders import reports
 from builders.batch_driver import Inline, batch
-from builders.batch_work import job
+from builders.batch_work import ToldWork, job
 
 from ftsec_audit.batch.events import Observer
 from ftsec_audit.batch.job import Done, Failure, FailureKind
 from ftsec_audit.batch.plan import BatchPlan, Unresolved
 from ftsec_audit.batch.record import Record
 from ftsec_audit.batch.schedule import Schedule
+from ftsec_audit.batch.store import Store
+from ftsec_audit.batch.summary import Summary
 from ftsec_audit.errors import FtsecError
+from ftsec_audit.policy import Triage
 from ftsec_audit.types import Verdict
 
 
@@ -128,3 +131,34 @@ def test_a_record_survives_being_stored(tmp_path: Path) -> None:
         record = Record(key="a" * 64, reference="x", report=report, size=3, seconds=1.5, memory=7)
         assert Record.parse(record.render()).row() == record.row()
         assert record.row().verdict is report.verdict
+
+
+def test_a_triage_leaves_to_a_second_batch_what_the_first_does_not_pass(tmp_path: Path) -> None:
+    events = io.StringIO()
+    asked = {"triage": Triage(), "observer": Observer(events=events)}
+    first = batch(tmp_path, ["ok:1", "bad:1", "lost", "ok:2"], executor=Failing(), **asked).run()
+    assert [each.reference for each in first.passed_on] == ["bad:1"]
+    assert (first.verdicts[Verdict.PASS], first.failures.total(), first.remaining) == (2, 1, 0)
+    told = [json.loads(line)["event"] for line in events.getvalue().splitlines()]
+    assert sorted(told) == ["done", "done", "failed", "finished", "planned", "triaged"]
+    deeper = batch(tmp_path, [], plan=BatchPlan(jobs=(job("bad:everything", 9),), references=1)).run()
+    whole = first.followed_by(deeper)
+    assert (whole.verdicts[Verdict.FAIL], whole.triaged, whole.done, whole.planned) == (1, 1, 4, 4)
+    assert {row.reference for _, row in whole.worst} == {"bad:everything", "lost"}
+    undone = first.followed_by(Summary(plan=BatchPlan(jobs=tuple(first.passed_on))))
+    assert undone.remaining == 1
+
+
+def test_a_store_may_lie_wherever_fsspec_reaches(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}"
+    here = {"store": Store(url), "work": ToldWork(store=url, log=tmp_path / "log")}
+    assert batch(tmp_path, ["a", "b"], **here).run().done == 2
+    again = batch(tmp_path, ["a", "b", "c"], **here).run()
+    assert (again.finished_before, again.done) == (2, 3)
+    assert scanned(tmp_path) == ["a", "b", "c"]
+    assert len(list(Store(url).names())) == 3
+    failed = batch(
+        tmp_path, ["lost"], executor=Failing(), **here | {"plan": BatchPlan(jobs=(job("lost", 8),))}
+    )
+    failed.run()
+    assert Store(url).failures(job("", 8).key) == 1

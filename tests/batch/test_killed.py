@@ -10,21 +10,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from builders.batch_driver import batch
 from builders.batch_work import job
+from builders.hubs import with_tests
 
-TESTS = Path(__file__).parents[1]
+from ftsec_audit.batch.record import Record
+
 REFERENCES = [f"slow:{number}" for number in range(8)]
 
 
 def driver(folder: Path, references: list[str] = REFERENCES, **options: object) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "builders.batch_driver", str(folder), *references]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **options)  # type: ignore[call-overload]
+    return subprocess.Popen(command, env=with_tests(), **options)  # type: ignore[call-overload]
 
 
 def documents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -118,3 +119,37 @@ def test_a_full_disk_ends_the_run_with_nothing_half_written(tmp_path: Path) -> N
     assert not documents(tmp_path)
     assert not list((tmp_path / "store").glob("*/.*"))
     assert batch(tmp_path, ["a", "b"]).run().done == 2
+
+
+def test_a_disk_that_fills_up_in_the_middle_costs_only_what_did_not_fit(small_disk: Path) -> None:
+    references = [f"ok:{number}" for number in range(60)]
+    process = driver(small_disk, references, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert b"No space left" in errors
+    kept = documents(small_disk)
+    assert 1 < len(kept) < len(references)
+    for content, _ in kept.values():
+        assert Record.parse(content).report is not None
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk / "store")], check=True)
+    assert driver(small_disk, references).wait(120) == 0
+    after = documents(small_disk)
+    assert len(after) == len(references)
+    assert {name: after[name] for name in kept} == kept
+    done = Counter(reference for _, reference in log(small_disk))
+    assert all(done[references[int(name[:64], 16) - 1]] == 1 for name in kept)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose `store` has room for a few documents."""
+    (tmp_path / "store").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(tmp_path / "store")]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path / "store")], check=True)

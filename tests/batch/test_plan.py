@@ -39,6 +39,17 @@ def test_nothing_but_metadata_is_fetched(hub: HubServer) -> None:
     assert plan.bytes > weights
 
 
+def test_without_a_declared_base_to_look_for_a_plan_costs_one_request_each(hub: HubServer) -> None:
+    quick = planned("org/a0", "org/a1", questions=Questions(profile=Profile.QUICK))
+    assert len(hub.log) == 2
+    commit = hub.repositories["org/a1"].refs["main"].sha
+    assert f"hf://org/a1@{commit}" in {job.reference for job in quick.jobs}
+    full = planned("org/a0", "org/a1")
+    assert {job.size for job in full.jobs} == {job.size for job in quick.jobs}
+    single = planned("hf://org/a1@main/adapter_config.json", questions=Questions(profile=Profile.QUICK))
+    assert single.jobs[0].reference == f"hf://org/a1@{commit}/adapter_config.json"
+
+
 def test_the_same_content_is_scanned_once_under_all_its_names(hub: HubServer) -> None:
     commit = hub.repositories["org/a0"].refs["main"].sha
     plan = planned("org/a0", f"org/a0@{commit}", "mirror/a0", "org/a0")

@@ -22,7 +22,7 @@ def job(reference: str, number: int = 0) -> Job:
 
 @dataclass(frozen=True, kw_only=True)
 class ToldWork:
-    """`ok`, `hang`, `exit`, `kill`, `swell`, `store-and-die`; each call leaves a line in `log`."""
+    """`ok`, `bad`, `hang`, `exit`, `kill`, `swell`, `store-and-die`; each call leaves a line in `log`."""
 
     store: str
     log: Path
@@ -47,14 +47,15 @@ class ToldWork:
             time.sleep(3600 + len(hoard))
         elif deed == "slow":
             time.sleep(0.5)
-        record = Record(key=job.key, reference=job.reference, report=reports.passing(), seconds=0.01)
+        report = reports.failing() if deed == "bad" else reports.passing()
+        record = Record(key=job.key, reference=job.reference, report=report, seconds=0.01)
         try:
             Store(self.store).put(record)
         except OSError as error:
             return Done(job=job, failure=Failure(kind=FailureKind.STORE, reason=str(error)))
         if deed == "store-and-die":
             os._exit(5)
-        return Done(job=job, row=record.row(), verdict=Verdict.PASS, seconds=record.seconds)
+        return Done(job=job, row=record.row(), verdict=report.verdict, seconds=record.seconds)
 
     def verdict(self, report: Report) -> Verdict:
         return report.verdict

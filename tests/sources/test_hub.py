@@ -7,6 +7,8 @@ import json
 import shutil
 import struct
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -388,6 +390,14 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(hub: HubServer, w
     ]
     assert read_all("org/m") == SMALL
     assert waits == [7.0, 9.0]
+
+
+def test_a_date_until_which_to_wait_is_understood(hub: HubServer, waits: list[float]) -> None:
+    hub.add("org/m", SMALL)
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    hub.faults.append(Fault(path="/api/*", status=429, headers={"Retry-After": moment}, times=1))
+    assert read_all("org/m") == SMALL
+    assert 30 < waits[0] <= 40
 
 
 def test_a_rate_limit_that_lasts_is_an_error(hub: HubServer, waits: list[float]) -> None:
