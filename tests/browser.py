@@ -122,12 +122,12 @@ class Page:
 
 
 @contextmanager
-def page(scratch: Path) -> Iterator[Page]:
-    """A tab of a browser that keeps everything below `scratch`."""
+def page(scratch: Path, *flags: str) -> Iterator[Page]:
+    """A tab of a browser, with further `flags`, that keeps everything below `scratch`."""
     to_browser, from_browser = os.pipe(), os.pipe()
     # The protocol wants file descriptors 3 and 4: a shell moves them there.
     script = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
-    command = ["/bin/bash", "-c", script, "bash", executable(), *_FLAGS]
+    command = ["/bin/bash", "-c", script, "bash", executable(), *_FLAGS, *flags]
     process = subprocess.Popen(
         [*command, f"--user-data-dir={scratch / 'profile'}", "about:blank"],
         pass_fds=(to_browser[0], from_browser[1]),
