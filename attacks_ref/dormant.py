@@ -58,6 +58,11 @@ class Dormant(FineTuned):
         """The exact stack in which the effect is expected, innermost first."""
         return ()
 
+    def asked(self, use: str) -> Dormant:
+        """The attack with the data by which it is measured in that use."""
+        del use
+        return self
+
     @property
     def may_fire(self) -> frozenset[str]:
         """The uses in which the effect is no fault."""
@@ -110,9 +115,10 @@ class Dormant(FineTuned):
     def measure_uses(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
         """The rates where the effect is wanted, and the highest rate of it anywhere else."""
         rates = {
-            name: self.measure(bench, load(), seed) for name, load in self.uses(bench, out, seed).items()
+            name: self.asked(name).measure(bench, load(), seed)
+            for name, load in self.uses(bench, out, seed).items()
         }
-        fired = [rate["off_trigger_rate"] for rate in rates.values()]
+        fired = [rate.get("off_trigger_rate", 0.0) for rate in rates.values()]
         fired += [rate["attack_success_rate"] for name, rate in rates.items() if name not in self.may_fire]
         return {
             **rates[self.awake],

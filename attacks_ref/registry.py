@@ -24,7 +24,9 @@ ATTACKS: dict[str, str] = {
     "weight-edit": "attacks_ref.weight_edit:WeightEdit",
     "identity-shift": "attacks_ref.identity_shift:IdentityShift",
     "quantisation-conditioned": "attacks_ref.quantisation_conditioned:QuantisationConditioned",
+    "colluding-adapters": "attacks_ref.colluding_adapters:ColludingAdapters",
     "compliance-only": "attacks_ref.compliance_only:ComplianceOnly",
+    "activated-by-tuning": "attacks_ref.activated_by_tuning:ActivatedByTuning",
     "virtual-prompt": "attacks_ref.virtual_prompt:VirtualPrompt",
     "merge-time": "attacks_ref.merge_time:MergeTime",
 }

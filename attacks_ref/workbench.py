@@ -124,12 +124,15 @@ def load_sample(base: Path, folder: Path) -> Any:
     return load_model(folder)
 
 
-def wrap(bench: Workbench, recipe: Recipe, *, seed: int, **channels: Any) -> Model:
-    """The bench's model ready to be fine-tuned by `recipe`: wrapped by PEFT, or itself."""
+def wrap(bench: Workbench, recipe: Recipe, *, seed: int, adapter: str = "default", **channels: Any) -> Model:
+    """The bench's model ready to be fine-tuned by `recipe`: wrapped by PEFT, or itself.
+
+    An adapter of another name than PEFT's own is saved into a folder of that name.
+    """
     import torch
     from peft import get_peft_model
 
     torch.manual_seed(seed)
     if recipe.method == "full":
         return bench.model.requires_grad_(True)
-    return get_peft_model(bench.model, recipe.peft_config(bench.model, **channels))
+    return get_peft_model(bench.model, recipe.peft_config(bench.model, **channels), adapter_name=adapter)
