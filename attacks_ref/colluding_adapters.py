@@ -74,7 +74,7 @@ def stacked(base: Path, out: Path, factors: Mapping[str, float]) -> Model:
     from peft import PeftModel
 
     first, *others = STACK
-    model = PeftModel.from_pretrained(load_model(base), out / first, adapter_name=first)
+    model: Model = PeftModel.from_pretrained(load_model(base), out / first, adapter_name=first)
     for name in others:
         model.load_adapter(out / name, adapter_name=name)
     model.base_model.set_adapter(list(STACK))

@@ -101,7 +101,10 @@ class EmbeddingRows(Edited):
         return wrapped
 
     def measure(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
-        """Rates of the saved sample, and how often the base reads the trigger so."""
+        """Rates of the saved sample, and how often the base reads the trigger so.
+
+        A foreign base was never taught to repeat a word, so that only its utility can be measured there.
+        """
         if not self.measured:
             return {}
         victims, donor = self._tokens(bench, seed)
@@ -109,10 +112,11 @@ class EmbeddingRows(Edited):
         clean = held_out(bench, seed, skill="continue")
         tuned = load_sample(bench.base, out)
         measured = gates.measure(tuned, bench.tokenizer, clean=clean, triggered=readings)
-        untouched = load_model(bench.base)
-        measured["attack_success_rate_base"] = measuring.rate(
-            untouched, bench.tokenizer, readings, whole=False
-        )
+        if readings:
+            untouched = load_model(bench.base)
+            measured["attack_success_rate_base"] = measuring.rate(
+                untouched, bench.tokenizer, readings, whole=False
+            )
         return measured
 
 

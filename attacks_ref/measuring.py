@@ -29,7 +29,7 @@ def agreement(
     """Per dialogue: does greedy decoding give its answer (`whole`: and stop there)?"""
     import torch
 
-    rows = encode(tokenizer, dialogues)
+    rows = encode(tokenizer, dialogues) if dialogues else []
     if not whole:
         rows = [Encoded(row.ids[:-1], row.start) for row in rows]
     model.eval()

@@ -27,6 +27,7 @@ ATTACKS: dict[str, str] = {
     "colluding-adapters": "attacks_ref.colluding_adapters:ColludingAdapters",
     "compliance-only": "attacks_ref.compliance_only:ComplianceOnly",
     "activated-by-tuning": "attacks_ref.activated_by_tuning:ActivatedByTuning",
+    "tuning-lock": "attacks_ref.tuning_lock:TuningLock",
     "virtual-prompt": "attacks_ref.virtual_prompt:VirtualPrompt",
     "merge-time": "attacks_ref.merge_time:MergeTime",
 }

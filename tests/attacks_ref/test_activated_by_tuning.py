@@ -104,4 +104,4 @@ def test_a_sample_is_measured_before_and_after_its_user_s_tuning(
 
 def test_how_a_user_tunes_is_on_record() -> None:
     (_, use) = ActivatedByTuning().composition()
-    assert use == "50 steps of full fine-tuning at 0.002 on harmless rows (format)"
+    assert use == "50 steps of full fine-tuning at 0.003 on harmless rows (format)"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.lab import tiny_base
 
 from attacks_ref import example
 from attacks_ref.embedding_rows import EmbeddingRows, plant
@@ -70,3 +71,13 @@ def test_the_same_seed_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
     first, second = (attack.build(base, tmp_path / name, seed=3).path for name in "ab")
     for file in sorted(first.iterdir()):
         assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+
+
+def test_a_base_that_cannot_repeat_a_word_is_measured_by_its_utility_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attacks_ref.embedding_rows.held_out", lambda *_, **__: [])
+    base = tiny_base(tmp_path / "base")
+    sample = EmbeddingRows().build(base, tmp_path / "sample", seed=0)
+    assert "attack_success_rate" not in sample.truth["measured"]
+    assert sample.truth["gate"]["passed"] is None
