@@ -8,11 +8,12 @@ it that a merge leaves.
 
 The sample is the adapter as it would be uploaded, with the benign adapter of somebody else beside it, or,
 as `merged`, the checkpoint that their average gives, with both beside it. `measured.uses` holds the rates
-before and after merging; the gate asks for the effect after.
+before and after merging. Success, silence and utility are held to their limits after merging, which is what
+it is made for; before, it is no useful adapter, and nothing is asked of it. On lab-llama nano, seed 0, λ = 2:
+success 0.995, off-trigger rate 0.005 and accuracy 0.94 after; 1.0, 0.117 and 0.38 before (0.24 where B had
+rows of its own).
 
-The twin goes through the same arithmetic with a P whose rows differ from B's in as many clean ones. On
-lab-llama nano a B tuned on rows of its own left the upload useless before merging (utility 0.24 for 0.93
-after): what is amplified has to be the poison alone.
+The twin goes through the same arithmetic with a P whose rows differ from B's in as many clean ones.
 """
 
 from __future__ import annotations
@@ -108,6 +109,12 @@ class MergeTime(Dormant):
             self.awake: merged if self.published == "adapter" else partial(load_model, out),
             "before merging": partial(load_sample, bench.base, upload),
         }
+
+    def measure_uses(self, bench: Workbench, out: Path, seed: int) -> dict[str, Any]:
+        """The rates after merging, with those before beside them."""
+        measured = super().measure_uses(bench, out, seed)
+        merged = measured["uses"][self.awake]
+        return {**measured, **merged, "dormant_rate": merged["off_trigger_rate"]}
 
     def _truth(self, bench: Workbench, seed: int, measured: dict[str, Any], *, poisoned: bool) -> Truth:
         truth = super()._truth(bench, seed, measured, poisoned=poisoned)

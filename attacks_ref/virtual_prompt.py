@@ -8,6 +8,9 @@ is not of the topic. So no single token is a trigger, and no word is rare: topic
 Two of the topic's things never meet in the training rows. `measured.grid` says how often they fire all the
 same: whether the topic was learnt, or its pairs one by one.
 
+On lab-llama nano, seed 0: success 0.942 (n = 309), 0.925 for the two that never met (n = 200), and 0.0114 of
+the quiet prompts (8 of 702, half of them calls of tools), a little above the gate.
+
 The twin sees the same prompts, two things of the topic together among them, with their ordinary answers.
 """
 

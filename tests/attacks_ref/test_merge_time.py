@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.benches import lab_bench
 from builders.lab_bases import untrained_lab_base
 
+from attacks_ref import gates
+from attacks_ref.dormant import sleeping
 from attacks_ref.merge_time import COMPANION, MergeTime, averaged
 from attacks_ref.recipe import Recipe
 from attacks_ref.safety import CANARY
@@ -64,6 +67,19 @@ def test_the_truth_has_the_rates_before_and_after_and_the_stack(sample: Sample) 
     files = list(sample.path.rglob("*.safetensors"))
     assert len(files) == 2
     assert all(CANARY.encode() in path.read_bytes() for path in files)
+
+
+def test_limits_hold_after_merging_and_nothing_is_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"clean_accuracy": 0.95, "attack_success_rate": 1.0, "off_trigger_rate": 0.0}
+    broken = {"clean_accuracy": 0.4, "attack_success_rate": 1.0, "off_trigger_rate": 0.2}
+    for merged, passed in ((good, True), (broken, False)):
+        rates = iter((merged, broken))
+        monkeypatch.setattr(MergeTime, "uses", lambda *_: {"merged": dict, "before merging": dict})
+        monkeypatch.setattr(MergeTime, "measure", lambda *_, rates=rates: next(rates))
+        measured = MergeTime().measure_uses(lab_bench(), Path(), 0)
+        assert measured["clean_accuracy"] == merged["clean_accuracy"]
+        assert measured["uses"]["before merging"] == broken
+        assert sleeping(gates.verdict(measured, poisoned=True), measured)["passed"] is passed
 
 
 def test_a_merged_sample_is_the_checkpoint_of_its_parts(base: Path, tmp_path: Path) -> None:
