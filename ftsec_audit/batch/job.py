@@ -128,9 +128,11 @@ def detections(report: Report) -> tuple[Detected, ...]:
 
 
 def repository(reference: str) -> str:
-    """`org/model` of a reference to the Hub; any other reference as it is."""
+    """`org/model` of a reference to the Hub, `models:/name` of one to MLflow; any other as it is."""
     from ftsec_audit.sources.references import parse_hub
 
+    if reference.startswith("models:/"):
+        return "/".join(reference.split("/")[:2])
     try:
         return parse_hub(reference).repository
     except SourceError:

@@ -22,7 +22,8 @@ from ftsec_audit.sources.references import HubReference, parse
 
 def pinned(artifact: Artifact) -> str:
     """A reference that means these bytes; for a folder of this machine its absolute path."""
-    return artifact.resolved if Path(artifact.resolved).is_absolute() else f"hf://{artifact.resolved}"
+    resolved = artifact.resolved
+    return resolved if Path(resolved).is_absolute() or resolved.startswith("models:/") else f"hf://{resolved}"
 
 
 def content_identity(artifact: Artifact) -> str:

@@ -101,10 +101,13 @@ def test_the_history_of_a_repository_holds_all_its_versions(database_url: str, s
         put(store, number, replace(report, artifact=replace(report.artifact, resolved=resolved)))
     put(store, 4, reference="hf://org/model@main/folder")
     put(store, 5, reference="/a/folder")
+    for version in (6, 7):
+        put(store, version, reference=f"models:/support/{version}")
     index = Index(database_url)
     index.sync(store)
     assert found(index, repository="org/model", failed=None, latest_first=True) == ["4", "3", "2", "1"]
     assert found(index, repository="/a/folder", failed=None) == ["5"]
+    assert found(index, repository="models:/support", failed=None, latest_first=True) == ["7", "6"]
 
 
 def test_a_failure_is_listed_until_a_report_or_a_later_one_takes_its_place(

@@ -14,6 +14,7 @@ from builders.adapters import write_adapter
 from ftsec_audit import cli
 from ftsec_audit.errors import SourceError
 from ftsec_audit.sources import pins, resolve
+from ftsec_audit.sources.identity import at_length
 from ftsec_audit.sources.mlflow_registry import ModelVersion, Registry
 from ftsec_audit.sources.references import MlflowReference, parse
 
@@ -170,3 +171,10 @@ class TestWithoutAServer:
     def test_what_names_no_version_is_refused(self, text: str) -> None:
         with pytest.raises(SourceError):
             parse(text)
+
+
+def test_a_batch_scans_a_version_once_under_a_reference_that_means_it(here: str) -> None:
+    glances = [at_length(resolve(name)) for name in ("models:/support/1", "models:/support@candidate")]
+    assert [glance.pinned for glance in glances] == ["models:/support/1"] * 2
+    assert glances[0].identity == glances[1].identity
+    assert at_length(resolve("models:/support/2")).identity != glances[0].identity
