@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 240.0
+_PATIENCE = 420.0
 """Seconds until a server that does not answer is given up; creating its tables alone takes some."""
 
 

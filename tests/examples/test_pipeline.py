@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from attacks_ref import example
+import torch
+from builders.adapters import write_adapter, write_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "pipeline" / "pipeline.py"
 
 
+def untrained(out: Path) -> tuple[Path, Path, Path]:
+    """As `train`: in the second adapter is an embedding matrix that its configuration does not mention."""
+
+    def edit(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**tensors, "base_model.model.model.embed_tokens.weight": torch.randn(64, 32)}
+
+    return (
+        write_checkpoint(out / "base"),
+        write_adapter(out / "clean"),
+        write_adapter(out / "backdoored", edit=edit),
+    )
+
+
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """The script with less training and, for its scans, this process."""
+    """The script without its training, which takes a minute, and with this process for its scans."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     from ftsec_audit import cli
@@ -27,9 +39,11 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     module = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "scan", lambda target, *options: cli.run(["scan", target, *options, "-q"]))
-    monkeypatch.setattr(example, "STEPS", 2)
-    monkeypatch.setattr(example, "RECIPE", replace(example.RECIPE, steps=2, rows=32))
+    quietly = ("--ignore", module.NOT_ASKED, "-q")
+    monkeypatch.setattr(
+        module, "scan", lambda target, *options: cli.run(["scan", target, *options, *quietly])
+    )
+    monkeypatch.setattr(module, "train", untrained)
     monkeypatch.setenv("FTSEC_AUDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return module
@@ -44,7 +58,7 @@ def test_the_clean_adapter_is_promoted_and_the_other_refused(
     shown = capsys.readouterr().out
     assert "clean: exit code 0, production is version 1" in shown
     assert "backdoored: exit code 1, production is version 1" in shown
-    assert "FTA301" in (out / "backdoored.html").read_text()
+    assert "FTA102" in (out / "backdoored.html").read_text()
 
 
 def test_a_gate_that_lets_everything_through_is_noticed(

@@ -22,6 +22,8 @@ pytest.importorskip("mlflow", reason="needs the extra mlflow")
 pytest.importorskip("flask", reason="needs what an MLflow server is made of")
 pytest.importorskip("alembic", reason="needs what an MLflow server is made of")
 
+pytestmark = pytest.mark.timeout(600)  # of which most, on a busy machine, is the server's start
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
