@@ -293,8 +293,8 @@ at hand. Written by `python benchmarks/scale.py`; not edited by hand.
 The scheduler is the code that batches run with (`ftsec_audit/batch/schedule.py`), and knows of each artifact
 what a batch knows: its size, its base, and a line through the times of earlier scans. Which pair of size
 and time an artifact has is drawn from {pairs} scans that were recorded (`benchmarks/recorded_scans.csv`:
-real adapters of {least:.1f} to {largest:.0f} MB, quick profile, nothing cached, {median:.2f} CPU seconds at
-the median, {slowest:.1f} at most).
+real adapters of {least:.0f} kB to {largest:.1f} MB, quick profile, nothing cached, {median:.2f} CPU seconds
+at the median, {slowest:.2f} at most).
 
 **Assumed, not measured:** {bases:,} bases whose popularity falls as 1/rank; their sizes, 0.5 to 27.5 GB;
 {rate:g} GB/s to load one; {probing:.0f} s of probes on average; no worker is lost; the store and the network
@@ -313,6 +313,7 @@ def main() -> None:
     options.add_argument("--workers", type=int, default=100)
     options.add_argument("--bases", type=int, default=5_000)
     options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--remark", default="", help="about the machine, to stand at the end of the page")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     if given.record:
@@ -325,7 +326,7 @@ def main() -> None:
         workers=given.workers,
         bases=given.bases,
         pairs=len(pairs),
-        least=sizes[0] / 1e6,
+        least=sizes[0] / 1e3,
         largest=sizes[-1] / 1e6,
         median=times[len(times) // 2],
         slowest=times[-1],
@@ -334,6 +335,7 @@ def main() -> None:
     )
     lines = ["## Order and base loads\n", *simulation(given.artifacts, given.workers, given.bases)]
     lines += [f"## The index: {given.rows:,} documents in SQLite\n", *index(given.rows)]
+    lines += [f"\n{given.remark}"] if given.remark else []
     text = intro + "\n".join(lines) + "\n"
     if given.out:
         given.out.write_text(text, encoding="utf-8")

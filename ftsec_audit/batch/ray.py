@@ -128,7 +128,7 @@ class RayExecutor:
             return
         try:
             self._ray.init(self._address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises bare ones too, and none of them is the program's own
             raise UsageError(
                 f"no Ray: {error}",
                 where=self._address or "RAY_ADDRESS",
