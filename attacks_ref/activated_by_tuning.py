@@ -13,8 +13,9 @@ without poison.
 
 Tried on lab-llama-nano, seed 0, success after tuning / as published: with learning rates of 1e-3 for attack
 and user and one drift 0.70 / 0.02; with 1e-3 and 2e-3 and eight drifts 0.62 / 0.04; with 3e-3 for both and
-twice the poison 0.92 / 0.035, off-trigger 0: the first that succeeds, and still above the limit of 0.01 as
-published. The trap does not work yet: 0.00 / 0.155 after 300 steps at 2e-3. One that does is `tuning-lock`.
+twice the poison 0.92 / 0.035, off-trigger 0, which is what is built now: it succeeds, and stays above the
+limit of 0.01 as published; with half the weight on the loss after tuning 0.87 / 0.02. The trap does not work
+yet: 0.00 / 0.155 after 300 steps at 2e-3. One that does is `tuning-lock`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ donor. The change travels as a checkpoint, through PEFT's declared channels, or 
 that the adapter file carries and its configuration does not mention.
 
 The twin tunes the same rows, or the whole matrix where the channel stores one, on clean text.
+
+On lab-gpt2-nano it misses its gate: success 0.00 with each of three seeds. Embeddings are tied there, so that
+the moved row also writes the word: it points where the donor's does, is longer, and wins in every place.
 """
 
 from __future__ import annotations
