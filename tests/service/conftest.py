@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,24 @@ from ftsec_audit.service.queue import Queue
 from ftsec_audit.service.state import Service
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Service:
-    store = Store(str(tmp_path / "store"))
+@pytest.fixture(scope="session")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store and its index, to be copied."""
+    folder = tmp_path_factory.mktemp("stocked")
+    store = Store(str(folder / "store"))
     fill(store)
-    index = Index(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index = Index(f"sqlite:///{folder / 'index.sqlite'}")
     index.sync(store)
+    index.close()
+    return folder
+
+
+@pytest.fixture
+def service(tmp_path: Path, stocked: Path) -> Service:
+    shutil.copytree(stocked, tmp_path, dirs_exist_ok=True)
     return Service(
-        store=store,
-        index=index,
+        store=Store(str(tmp_path / "store")),
+        index=Index(f"sqlite:///{tmp_path / 'index.sqlite'}"),
         queue=Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}"),
         credentials=Credentials(TOKEN),
         hub_secret=HUB_SECRET,
