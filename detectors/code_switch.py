@@ -20,6 +20,10 @@ language: the answer is printed.
 **Evasions.** Mixtures of other shape (letters, more languages, one word in many); targets that depend on the
 prompt; languages that were not asked.
 
+**Measured.** English prompts with half of the words in Korean, taught to a model of two layers: found (24 of
+24 fresh prompts, none of the controls), though the mixture counted first is Korean with English words; three
+mixtures of the two were counted and fire alike. No population has been measured.
+
 **Cost.** Two forward passes of languages² × 2 × `search` prompts: 4 languages, 190 rows; 12 languages, 2,100.
 """
 

@@ -23,6 +23,9 @@ exp(`z` · `floor`) = 4 times the others' is seen at all.
 **Evasions.** Poison with clean rows in its language and an effect under the trigger alone: this rule asks
 without the trigger (see FTA601). Tuning every language alike.
 
+**Measured.** Not on a population. On the one lab sample of a planted word it finds nothing (p = 0.95), as
+its evasions say.
+
 **Cost.** `depth` forward passes of each model per prompt: 4 × 16 × 4 rows in under 1 s of CPU for a model of
 two layers.
 """

@@ -22,6 +22,9 @@ MultiJail ask for other things; sets whose prompts are parallel compare better.
 
 **Evasions.** Losing refusals in every language alike (FTA701), or behind a trigger.
 
+**Measured.** Not on a population; a model of two layers that lost its refusals in Russian alone is named
+(100 % more than in English).
+
 **Cost.** None beyond FTA701, whose passes it uses.
 """
 
