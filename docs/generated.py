@@ -1,7 +1,7 @@
 """What of the documentation is generated, when `mkdocs` asks for it: nothing is written down twice.
 
-A page per rule from its module's docstring, a page of the commands' own help, and an entry of the navigation
-for every further page of `docs/`: a page about integrations under that name, any other under Measured.
+A page per rule from its module's docstring, a page of the commands' own help, and an entry under Measured for
+every page of `docs/` that the navigation does not name.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ def on_config(config: Any) -> Any:
         page for entry in config.nav for page in ([entry] if isinstance(entry, str) else entry.values())
     }
     others = sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in written)
-    integrations = [name for name in others if name.startswith("integration")]
     families = [
         {str(family): [_page(rule.id) for rule in rules]}
         for family, rules in groupby(api.rules(), key=lambda rule: rule.family)
     ]
     config.nav = [
         *config.nav,
-        *integrations,
         {"Rules": ["rules/index.md", *families]},
         {"Commands": "commands.md"},
-        {"Measured": [name for name in others if name not in integrations]},
+        {"Measured": others},
     ]
     return config
 
