@@ -44,7 +44,8 @@ def test_hub_references(text: str, repository: str, revision: str, folder: str) 
         "hf://datasets/org/data",
         "s3://bucket/key",
         "https://example.org/org/model",
-        "models:/name/1",
+        "models:/name",
+        "models:/name/1/../../x",
         "x" * 5000,
     ],
 )
