@@ -84,3 +84,23 @@ def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert default_root() == Path("/x/ftsec-audit")
+
+
+def test_small_entries_stay_near_the_limit_without_a_look_at_all_of_them_each_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = MeasurementCache(tmp_path)
+    cache.put(MODULES, "one")
+    bounded = MeasurementCache(tmp_path, max_bytes=cache.contents().bytes * 200)
+    looks = []
+    evict = MeasurementCache._evict
+
+    def counted(self: MeasurementCache) -> None:
+        looks.append(1)
+        evict(self)
+
+    monkeypatch.setattr(MeasurementCache, "_evict", counted)
+    for number in range(600):
+        bounded.put(MODULES, str(number))
+    assert bounded.contents().bytes <= 1.2 * bounded.max_bytes
+    assert 0 < len(looks) < 200
