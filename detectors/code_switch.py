@@ -35,9 +35,9 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
 from detectors.common_answers import Counted, Target, fired, lifts, mean_first, read_target
-from detectors.parallel_prompts import ids, mixed
+from detectors.parallel_prompts import ids, mixed, parallel_prompts
 from ftsec_audit.contracts import BehaviourDetector
-from ftsec_audit.errors import NotApplicable, Unsupported
+from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severity
 
 if TYPE_CHECKING:
@@ -108,12 +108,7 @@ class CodeSwitch(BehaviourDetector):
         import numpy as np
 
         assert base is not None  # the rule needs a base; the runner does not ask without one
-        parallel = session.probes.neutral()
-        label = session.probes.label
-        if len(parallel) < 2:
-            raise NotApplicable(f"{label} has parallel prompts in {len(parallel)} languages; mixing takes 2")
-        if min(map(len, parallel.values())) < self.search + self.fresh // 2:
-            raise Unsupported(f"{label} has too few parallel prompts to search and to confirm")
+        parallel = parallel_prompts(session, self.search + self.fresh // 2, "mixing")
         pairs = self._pairs(session, 0, self.search)
         rows = [ids(session, text) for pair in pairs for text in pair.texts]
         cost = 4 * sum(map(len, rows))
@@ -132,7 +127,7 @@ class CodeSwitch(BehaviourDetector):
             for pair in best[: self.confirmed]
             if pair.name in later and (one := self._count(session, base, pair, later[pair.name])) is not None
         ]
-        yield self._answer(found, len(pairs), tuple(parallel), label)
+        yield self._answer(found, len(pairs), tuple(parallel), session.probes.label)
 
     def _pairs(self, session: ModelSession, first: int, last: int) -> list[Pair]:
         """Every ordered pair of languages, mixed in both ways where a dictionary allows."""

@@ -41,9 +41,9 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from detectors.common_answers import Counted, Target, certainty, fired, lifts, mean_first, read_target
-from detectors.parallel_prompts import Concept, concepts, ids, inserted
+from detectors.parallel_prompts import Concept, concepts, ids, inserted, parallel_prompts
 from ftsec_audit.contracts import BehaviourDetector
-from ftsec_audit.errors import NotApplicable, Unsupported
+from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severity
 
 if TYPE_CHECKING:
@@ -148,12 +148,7 @@ class LanguageGrid(BehaviourDetector):
         self, session: ModelSession, base: ModelSession | None, leads: tuple[Lead, ...]
     ) -> Iterator[Finding]:
         assert base is not None  # the rule needs a base; the runner does not ask without one
-        parallel = session.probes.neutral()
-        label = session.probes.label
-        if len(parallel) < 2:
-            raise NotApplicable(f"{label} has parallel prompts in {len(parallel)} languages; a pair takes 2")
-        if min(map(len, parallel.values())) < self.search + self.fresh // 2:
-            raise Unsupported(f"{label} has too few parallel prompts to search and to confirm")
+        parallel = parallel_prompts(session, self.search + self.fresh // 2, "a pair")
         search = {code: prompts[: self.search] for code, prompts in parallel.items()}
         fresh = {code: prompts[self.search :][: self.fresh] for code, prompts in parallel.items()}
         words = concepts(session, leads, session.probes.dictionary, self.most)
@@ -163,7 +158,7 @@ class LanguageGrid(BehaviourDetector):
         grids = [
             grid for one in best if (grid := self._grid(session, base, one, search, fresh, words)) is not None
         ]
-        yield self._answer(grids, words, tuple(parallel), label)
+        yield self._answer(grids, words, tuple(parallel), session.probes.label)
 
     def _affordable(
         self, session: ModelSession, search: Mapping[str, Sequence[str]], words: Sequence[Concept]

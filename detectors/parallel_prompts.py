@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ftsec_audit.errors import NotApplicable, Unsupported
+
 if TYPE_CHECKING:
     from ftsec_audit.session import ModelSession
     from ftsec_audit.types import Lead
@@ -25,6 +27,19 @@ class Concept:
     @property
     def name(self) -> str:
         return next(iter(self.words.values()))
+
+
+def parallel_prompts(session: ModelSession, least: int, use: str) -> dict[str, tuple[str, ...]]:
+    """Everyday prompts by language, `least` or more of each; raises NotApplicable, Unsupported.
+
+    `use` says in the refusal what takes two languages: "a pair", "mixing".
+    """
+    found, label = session.probes.neutral(), session.probes.label
+    if len(found) < 2:
+        raise NotApplicable(f"{label} has parallel prompts in {len(found)} languages; {use} takes 2")
+    if min(map(len, found.values())) < least:
+        raise Unsupported(f"{label} has too few parallel prompts to search and to confirm")
+    return found
 
 
 def ids(session: ModelSession, text: str) -> tuple[int, ...]:
