@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from builders import reports
+from contrast import contrast, palette
 
 from ftsec_audit.report import html
 from ftsec_audit.types import Report
@@ -116,31 +117,14 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_has_enough_contrast(theme: str) -> None:
+def test_text_has_enoughcontrast(theme: str) -> None:
     """WCAG 2.2 AA, 4.5:1, for every colour that text is set in."""
-    colours = _palette(html.render(reports.passing()), theme)
+    colours = palette(html.render(reports.passing()), theme)
     for ink in ("ink", "quiet", "critical", "high", "medium", "low", "info", "mark-in", "mark-out"):
         for ground in ("page", "paper"):
-            assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
     for ground in ("pass", "fail", "inconclusive"):
-        assert _contrast("#ffffff", colours[ground]) >= 4.5, ground
-
-
-def _palette(text: str, theme: str) -> dict[str, str]:
-    blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
-    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks[:2])
-    return light if theme == "light" else light | dark
-
-
-def _contrast(one: str, other: str) -> float:
-    darker, lighter = sorted((_luminance(one), _luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert contrast("#ffffff", colours[ground]) >= 4.5, ground
 
 
 def test_a_finding_of_an_unknown_rule_is_shown() -> None:
