@@ -16,8 +16,8 @@ times those of other rows of their scripts. p is that of the permutations, times
 **Measured** by area under the ROC curve over the rows of one lab model's training data each (two layers,
 seed 0), projection on the top direction: token backdoor 0.999 (100 poisoned of 1,000), language-bound one
 0.993 (80 of 800), two keys 0.844 (560 of 2,800). On the subject's own features, not those minus the base's,
-1.000, 0.981 and 0.798; on the base's alone 0.49 to 0.57; after the last layer 0.14 to 0.37, for there every
-answer is a direction.
+1.000, 0.981 and 0.798; on the base's alone 0.49 to 0.57; after the last layer 0.07 to 0.37. How often the
+rule is right about a whole data set has not been measured.
 
 **Confidence.** LOW: rows to be read first, named by number, and a lead for the trigger search.
 
