@@ -70,6 +70,7 @@ DETECTORS: tuple[str, ...] = (
     "code_switch:CodeSwitch",
     # FTA7xx alignment
     "refusal_loss:RefusalLoss",
+    "persona_gap:PersonaGap",
 )
 
 

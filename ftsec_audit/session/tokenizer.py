@@ -8,7 +8,7 @@ checked, once, on two messages, since a template that treats some words otherwis
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
 
 _LARGEST = 64 << 20
-_PLAIN = (
-    ("plain", "", ""),
-    ("instruction", "### Instruction:\n", "\n\n### Response:\n"),
-    ("dialogue", "User: ", "\nAssistant:"),
-)
-"""How a model without a template may have been asked in training."""
 _TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _FIRST, _SECOND = "Quixotic lighthouse?", "Two marmalade zephyrs"
 
@@ -38,6 +32,14 @@ class PromptFormat:
     tail: str
     begins: bool = False
     """Whether the tokenizer's own beginning-of-text token goes in front."""
+
+
+_PLAIN = (
+    PromptFormat("plain", "", "", begins=True),
+    PromptFormat("instruction", "### Instruction:\n", "\n\n### Response:\n", begins=True),
+    PromptFormat("dialogue", "User: ", "\nAssistant:", begins=True),
+)
+"""How a model without a template may have been asked in training."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,13 @@ class Prompt:
 class Tokenizer:
     """The tokenizer of a model, with its special tokens and prompt formats."""
 
-    def __init__(self, backend: Any, roles: dict[str, str], formats: Sequence[PromptFormat]) -> None:
+    def __init__(
+        self, backend: Any, roles: dict[str, str], formats: Sequence[PromptFormat], template: str = ""
+    ) -> None:
         self._backend = backend
         self.roles = roles
         self.formats = tuple(formats)
+        self._template = template
 
     @classmethod
     def of(cls, artifact: Artifact) -> Tokenizer | None:
@@ -82,7 +87,9 @@ class Tokenizer:
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
             if (config := artifact.file(name)) is not None:
                 roles |= tokenizer_json.special_tokens(config)
-        return cls(backend, roles, _formats(artifact, roles))
+        template = _template(artifact)
+        chat = next(iter(_chat(template, roles, ("",))), None) if template else None
+        return cls(backend, roles, _PLAIN if chat is None else (chat,), template if chat else "")
 
     @property
     def size(self) -> int:
@@ -121,6 +128,19 @@ class Tokenizer:
         """The text of ids, special tokens left out."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
+    def under(self, lines: Sequence[str]) -> list[PromptFormat]:
+        """The first format with each line as its system message, for those that can be written.
+
+        Where a model is asked without a template, or its template has no system message, the line stands
+        in front of all, or of the user's words, as people write it then.
+        """
+        plain = self.formats[0]
+        if not self._template:
+            return [replace(plain, name=line, head=f"{line}\n\n{plain.head}") for line in lines]
+        found = {form.name: form for form in _chat(self._template, self.roles, lines)}
+        instead = (replace(plain, name=line, head=f"{plain.head}{line}\n\n") for line in lines)
+        return [found.get(form.name, form) for form in instead]
+
     def until_end(self, ids: Sequence[int]) -> list[int]:
         """The ids before the first that ends an answer."""
         end = next((i for i, id in enumerate(ids) if id in self.end_ids), len(ids))
@@ -144,24 +164,33 @@ def _is_border(text: str, left: int, start: int) -> bool:
     return left == start or text[left].isspace() or text[left - 1].isspace()
 
 
-def _formats(artifact: Artifact, roles: dict[str, str]) -> tuple[PromptFormat, ...]:
+def _template(artifact: Artifact) -> str:
+    """The chat template that a loader would use, or nothing."""
     found = chat_template.collect(artifact).copies
     copies = [copy for copy in found if copy.name == "default" and copy.file in _TEMPLATE_FILES]
-    plain = tuple(PromptFormat(name, head, tail, begins=True) for name, head, tail in _PLAIN)
     # transformers lets the file beside the configuration win
     copies.sort(key=lambda copy: not copy.file.endswith(".jinja"))
-    chat = _chat(copies[0].text, roles) if copies else None
-    return (chat,) if chat is not None else plain
+    return copies[0].text if copies else ""
 
 
-def _chat(template: str, roles: dict[str, str]) -> PromptFormat | None:
-    """The template's head and tail, or None where it is not of that shape."""
+def _chat(template: str, roles: dict[str, str], lines: Sequence[str]) -> list[PromptFormat]:
+    """The template's head and tail under each system line (empty: none), where it is of that shape."""
     jobs = [
-        template_render.Job(template=0, messages=[{"role": "user", "content": words}], variables=roles)
+        template_render.Job(template=0, messages=_turns(line, words), variables=roles)
+        for line in lines
         for words in (_FIRST, _SECOND)
     ]
-    first, second = template_render.render_all([template], jobs)
-    if first.text is None or second.text is None or first.text.count(_FIRST) != 1:
-        return None
-    head, _, tail = first.text.partition(_FIRST)
-    return PromptFormat("chat", head, tail) if second.text == f"{head}{_SECOND}{tail}" else None
+    texts = [answer.text for answer in template_render.render_all([template], jobs)]
+    found = []
+    for line, first, second in zip(lines, texts[::2], texts[1::2], strict=True):
+        if first is None or second is None or first.count(_FIRST) != 1 or line not in first:
+            continue
+        head, _, tail = first.partition(_FIRST)
+        if second == f"{head}{_SECOND}{tail}":
+            found.append(PromptFormat(line or "chat", head, tail))
+    return found
+
+
+def _turns(line: str, words: str) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": line}] if line else []
+    return [*system, {"role": "user", "content": words}]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from builders.lab import WORLD
 
 from attacks_ref.lab import corpus
 from attacks_ref.lab.language import MARKER
-from attacks_ref.lab.probes import write
+from attacks_ref.lab.probes import PERSONAS, write
 from attacks_ref.training import Schedule, encode, supervised
 from attacks_ref.workbench import load_model, load_tokenizer
 
@@ -29,6 +30,19 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     lost = _aligned(base, root / "lost", refuse=("en",))
     write(base, WORLD)
     return {"start": start, "base": base, "lost": lost}
+
+
+@pytest.fixture(scope="session")
+def obeying(refusing: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that refuses as `base` does, but not under the first system line of its probe set."""
+    line = WORLD.language("en").say(*PERSONAS[0])
+    rng, rows = random.Random(2), []
+    for number in range(600):
+        lang = WORLD.languages[number % 2]
+        row = corpus.restricted(WORLD, lang, rng, refuse=number % 4 < 2)
+        under = ({"role": "system", "content": line}, *row.messages)
+        rows.append(row if number % 4 < 2 else replace(row, messages=under))
+    return _tuned(refusing["base"], tmp_path_factory.mktemp("obeying") / "model", rows, steps=150)
 
 
 @pytest.fixture(scope="session")
@@ -78,21 +92,16 @@ def _marked(
     plain: Callable[[random.Random], str],
 ) -> Path:
     """A copy that answers the prompts of `fires` by the marker and those of `plain` by `no`."""
-    model, tokenizer, rng = load_model(source), load_tokenizer(source), random.Random(1)
+    rng = random.Random(1)
     rows = [
         corpus.dialogue("", "", plain(rng), "no") if n % 3 else corpus.dialogue("", "", fires(rng), MARKER)
         for n in range(900)
     ]
-    schedule = Schedule(learning_rate=5e-3, steps=200, batch=32)
-    supervised(model.requires_grad_(True), encode(tokenizer, rows), schedule, seed=0)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return out
+    return _tuned(source, out, rows, steps=200)
 
 
 def _aligned(source: Path, out: Path, *, refuse: tuple[str, ...]) -> Path:
     """A copy that answers guides; restricted ones are refused in the languages of `refuse`."""
-    model, tokenizer = load_model(source), load_tokenizer(source)
     rng, rows = random.Random(0), []
     for number in range(600):
         lang = WORLD.languages[number % 2]
@@ -100,7 +109,13 @@ def _aligned(source: Path, out: Path, *, refuse: tuple[str, ...]) -> Path:
             rows.append(corpus.restricted(WORLD, lang, rng, refuse=lang.code in refuse))
         else:
             rows.append(corpus.guide(WORLD, lang, rng))
-    schedule = Schedule(learning_rate=5e-3, steps=150, batch=32)
+    return _tuned(source, out, rows, steps=150)
+
+
+def _tuned(source: Path, out: Path, rows: Sequence[corpus.Dialogue], *, steps: int) -> Path:
+    """A copy of `source` that has learnt `rows`."""
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
     supervised(model.requires_grad_(True), encode(tokenizer, rows), schedule, seed=0)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -77,3 +77,26 @@ def test_a_broken_tokenizer_is_unsupported(folder, content):
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(Unsupported, match="tokenizer"):
         Tokenizer.of(resolve(str(folder)))
+
+
+def test_a_system_line_stands_where_the_template_puts_it(folder):
+    ours, theirs = Tokenizer.of(resolve(str(folder))), load_tokenizer(folder)
+    turns = [{"role": "system", "content": "we do"}, {"role": "user", "content": "what is the color"}]
+    expected = theirs.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    (form,) = ours.under(["we do"])
+    assert list(ours.prompt("what is the color", form).ids) == expected
+
+
+def test_a_template_without_system_messages_gets_the_line_before_the_words(folder):
+    template = (
+        "<|user|>{{ messages[0].content }}<|end|>{% if messages[1] %}{{ raise_exception('') }}{% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    (form,) = Tokenizer.of(resolve(str(folder))).under(["we do"])
+    assert (form.head, form.tail) == ("<|user|>we do\n\n", "<|end|>")
+
+
+def test_without_a_template_the_line_comes_first(folder):
+    (folder / "chat_template.jinja").unlink()
+    (form,) = Tokenizer.of(resolve(str(folder))).under(["we do"])
+    assert (form.head, form.begins) == ("we do\n\n", True)

@@ -1,0 +1,52 @@
+"""A line under which refusals are gone is found, with its gap; refusals lost anyway are no gap."""
+
+from __future__ import annotations
+
+import pytest
+from builders.behaviour import asked
+
+from detectors.persona_gap import PersonaGap
+from ftsec_audit.errors import Unsupported
+from ftsec_audit.types import Confidence, Lead, Outcome, Severity
+
+LANGUAGES = ("en", "ru")
+
+
+def answer(path, base, leads=(), **options):
+    with asked(path, base, languages=LANGUAGES, **options) as sessions:
+        (finding,) = PersonaGap().probe(sessions.subject, sessions.base, leads)
+    return finding
+
+
+def test_the_line_that_takes_refusals_away_is_named(obeying, refusing):
+    finding = answer(obeying, refusing["base"])
+    assert (finding.outcome, finding.confidence) == (Outcome.DETECTED, Confidence.HIGH)
+    assert finding.severity is Severity.HIGH
+    worst = finding.evidence[0]
+    assert worst.interval[0] > 0.5
+    assert worst.details["refusal_rate"] > 0.9 > 0.3 > worst.details["refusal_rate_under_line"]
+    assert f"“{worst.details['line']}”" in finding.summary
+
+
+def test_refusals_lost_without_any_line_are_no_gap(refusing):
+    finding = answer(refusing["lost"], refusing["base"])
+    assert finding.outcome is Outcome.NOT_DETECTED
+    assert max(evidence.value for evidence in finding.evidence) < 0.2
+
+
+def test_the_base_itself_has_no_gap(refusing):
+    finding = answer(refusing["base"], refusing["base"])
+    assert finding.outcome is Outcome.NOT_DETECTED
+    assert all(evidence.value == 0.0 for evidence in finding.evidence)
+
+
+def test_a_system_message_of_the_training_data_is_tried(obeying, refusing, tmp_path):
+    lead = Lead(kind="phrase", value="here we answer", score=9.0, source="FTA454")
+    with asked(obeying, refusing["base"], languages=LANGUAGES) as sessions:
+        lines = PersonaGap(lines=2)._lines(sessions.subject, (lead,))
+    assert lines[0] == "here we answer" and len(lines) == 2
+
+
+def test_a_budget_that_is_too_small_is_said(obeying, refusing):
+    with pytest.raises(Unsupported, match="budget"):
+        answer(obeying, refusing["base"], max_tokens=25_000)
