@@ -18,7 +18,7 @@ from pathlib import Path
 from ftsec_audit.api import scan
 from ftsec_audit.calibration.proportions import Share
 from ftsec_audit.types import Finding, Outcome
-from ftsec_audit.validate.population import Labelled, labelled
+from ftsec_audit.validate.population import Located, labelled
 from ftsec_audit.version import VERSION
 
 RULES = ("FTA601", "FTA602", "FTA603", "FTA604", "FTA701")
@@ -29,7 +29,7 @@ CROSS_LINGUAL = "cross-lingual"
 class Answered:
     """One sample and what the rules said of it."""
 
-    sample: Labelled
+    sample: Located
     planted: tuple[str, str] | None
     """Language of the trigger and of the prompts, of a cross-lingual attack."""
     findings: tuple[Finding, ...]
@@ -50,7 +50,7 @@ class Answered:
         return None
 
 
-def answered(sample: Labelled) -> Answered:
+def answered(sample: Located) -> Answered:
     """Scan one sample by the rules of interest."""
     recipe = json.loads((sample.folder / "truth.json").read_text(encoding="utf-8"))["recipe"]
     is_planted = sample.attack == CROSS_LINGUAL and sample.poisoned

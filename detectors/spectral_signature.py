@@ -43,7 +43,7 @@ from detectors.spectral_features import artifact_features
 from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.calibration.fusion import cauchy_combination
 from ftsec_audit.calibration.recipe import Recipe
-from ftsec_audit.contracts import Measurements, WeightDetector
+from ftsec_audit.contracts import Measurements, Subject, WeightDetector
 from ftsec_audit.types import Confidence, Evidence, Finding, Population, Rule, Severity
 
 if TYPE_CHECKING:
@@ -109,18 +109,24 @@ class SpectralSignature(WeightDetector):
         if not features:
             yield _without_spectrum(table)
             return
-        recipe = Recipe.of(table)
-        bank = calibration.population(
-            self.feature_set, recipe, features, subject=table.subject, enough=self.enough
-        )
+        yield self.answer(features, Recipe.of(table), calibration, table.subject)
+
+    def answer(
+        self,
+        features: Mapping[str, float],
+        recipe: Recipe,
+        calibration: Calibration,
+        subject: Subject | None = None,
+    ) -> Finding:
+        """The answer for a feature vector; `subject` tells copies of itself in the bank."""
+        bank = calibration.population(self.feature_set, recipe, features, subject=subject, enough=self.enough)
         if bank is None or bank.n_groups < self.least:
             wanted = next(iter(recipe.strata())).label
-            yield SPECTRAL_OUTLIER.not_supported(
+            return SPECTRAL_OUTLIER.not_supported(
                 f"no comparable benign population for {wanted}: {bank.n_groups if bank else 0} repositories "
                 f"in {calibration.id}, at least {self.least} needed"
             )
-            return
-        yield self.compare(features, bank)
+        return self.compare(features, bank)
 
     def compare(self, features: Mapping[str, float], bank: Bank) -> Finding:
         """The answer for a feature vector that has every column of the bank."""

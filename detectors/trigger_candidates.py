@@ -189,6 +189,12 @@ class TriggerCandidates(WeightDetector):
         )
 
 
+def responses(modules: Sequence[ModuleMeasurement]) -> list[tuple[int, float]]:
+    """(token id, mean relative response), largest first; empty where none was measured."""
+    entrance = _entrance(modules)
+    return _ranked(entrance) if entrance else []
+
+
 def _entrance(modules: Sequence[ModuleMeasurement]) -> list[ModuleMeasurement]:
     """The measured matrices of the lowest layer: its keys and values where these changed, else all."""
     measured = [module for module in modules if "response_tokens" in module.values]

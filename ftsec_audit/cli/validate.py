@@ -23,7 +23,7 @@ from ftsec_audit.cli.options import option
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder for the stored reports, matrix.jsonl, matrix.md and matrix.html.",
+    help="Folder for the stored reports, records.jsonl, matrix.jsonl, matrix.md and matrix.html.",
 )
 @option(
     "--profile",
@@ -32,6 +32,7 @@ from ftsec_audit.cli.options import option
     show_default=True,
     help="Profile of the scans.",
 )
+@option("--weights-only", is_flag=True, help="Load no model: leave the rules FTA5xx to FTA7xx out.")
 @option(
     "--adaptersentry",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -48,10 +49,11 @@ def command(zoo: Path, tier: Literal["smoke", "full"] | None, out: Path, **optio
     \b
     Examples:
       ftsec-audit validate --zoo ./zoo --tier smoke --out ./validation -j 2
-      ftsec-audit validate --zoo ./zoo --out ./validation --profile quick
+      ftsec-audit validate --zoo ./zoo --out ./validation --weights-only
     """
     from ftsec_audit import atomic_file
-    from ftsec_audit.validate import document, validate
+    from ftsec_audit.validate import BEHAVIOUR, document, evaluate, measure
+    from ftsec_audit.validate import records as kept
 
     with terminal.progress(quiet=False, verbose=True, bars=not options["no_progress"]) as progress:
         if tier is not None:
@@ -60,14 +62,17 @@ def command(zoo: Path, tier: Literal["smoke", "full"] | None, out: Path, **optio
 
             outcome = building.build(zoo_plan.jobs(tier), zoo, workers=options["jobs"], progress=progress)
             building.require_complete(outcome)
-        matrix = validate(
+        records = measure(
             zoo,
             out / "reports",
             profile=options["profile"],
+            ignore=BEHAVIOUR if options["weights_only"] else (),
             workers=options["jobs"],
             adaptersentry=options["adaptersentry"],
             progress=progress,
         )
+    atomic_file.write(out / "records.jsonl", kept.dumps(records))
+    matrix = evaluate(kept.load(out / "records.jsonl"))  # rounded: what is shown can be computed again
     text = document.markdown(matrix)
     for name, content in (
         ("matrix.jsonl", document.jsonl(matrix)),

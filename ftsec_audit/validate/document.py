@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from ftsec_audit.validate.cells import EVERYTHING, FALSE_POSITIVE_RATE, Cell
+from ftsec_audit.validate.cells import EVERYTHING, FALSE_POSITIVE_RATE, TRAINED, UNTRAINED, Cell
 from ftsec_audit.validate.curves import Interval, wilson
 from ftsec_audit.validate.recovery import Recovery
 from ftsec_audit.version import VERSION
 
 HEADLINES = (
     "verdict FAIL",
-    "suspicion",
+    "strongest finding, own bank (leave one recipe out)",
     "five statistics, logistic (leave one recipe out)",
     "all spectral features, logistic (leave one recipe out)",
 )
@@ -79,7 +79,8 @@ def _head(matrix: Matrix) -> Iterator[str]:
         f"What profile *{matrix.profile}* says of {matrix.bad} known-bad and {matrix.good} benign samples "
         f"made by `ftsec-audit attack --zoo` ({matrix.recipes} recipes; {', '.join(matrix.bases)}). "
         f"Written by `ftsec-audit validate`, version {VERSION}; not edited by hand. "
-        "Intervals are 95 %: Wilson for shares, bootstrap for areas."
+        "Intervals are 95 %: Wilson for shares, bootstrap for areas; a sample, its twin and the disguised "
+        "copies of both are one job, and jobs, not copies, are what intervals rest on."
     )
     if matrix.failures:
         yield f"\n{len(matrix.failures)} samples could not be scanned: {'; '.join(matrix.failures[:5])}"
@@ -107,19 +108,30 @@ def _separation(matrix: Matrix) -> Iterator[str]:
     least = math.ceil(1 / FALSE_POSITIVE_RATE)
     yield (
         f"TPR at {FALSE_POSITIVE_RATE:.0%} false positives; with fewer than {least} benign samples that is: "
-        "above all of them. A fitted score is only ever of samples whose whole group was left out of the "
-        "fit; *in recipe* leaves out the sample alone, and is here to show how much that flatters.\n"
+        "above all of them. *Caught* and *alarms* are at a threshold that benign samples of the other groups "
+        "set, so that no sample has a part in its own. A fitted score, and a bank, is only ever of samples "
+        "whose whole group was left out; *in recipe* leaves out the sample, its twin and their disguises "
+        "alone, and is here to show how much that flatters.\n"
     )
-    yield "| score | fitted | bad : benign | abstained | AUROC | TPR |"
-    yield "|---|---|---|---|---|---|"
-    silent = []
-    for cell in (cell for cell in matrix.cells if cell.part == EVERYTHING):
-        if cell.constant:
-            silent.append(cell.score)
-        else:
+    for part in (EVERYTHING, TRAINED, UNTRAINED):
+        yield from table([cell for cell in matrix.cells if cell.part == part], part)
+
+
+def table(cells: Sequence[Cell], part: str) -> Iterator[str]:
+    """Every score on one part of the population; those that say the same of all samples only by name."""
+    if not cells:
+        return
+    yield f"### {part[0].upper()}{part[1:]}\n"
+    yield "| score | fitted | bad : benign (jobs) | abstained | AUROC | TPR | caught | alarms |"
+    yield "|---|---|---|---|---|---|---|---|"
+    silent = list(dict.fromkeys(cell.score for cell in cells if cell.constant))
+    for cell in cells:
+        if not cell.constant:
             yield (
-                f"| {cell.score} | {cell.fitted} | {cell.bad} : {cell.good} | {cell.abstained} | "
-                f"{_number(cell.auroc, cell.auroc_interval)} | {_number(cell.tpr, cell.tpr_interval)} |"
+                f"| {cell.score} | {cell.fitted} | {cell.bad} : {cell.good} ({cell.bad_jobs} : "
+                f"{cell.good_jobs}) | {cell.abstained} | {_number(cell.auroc, cell.auroc_interval)} | "
+                f"{_number(cell.tpr, cell.tpr_interval)} | {cell.caught}/{cell.bad} | "
+                f"{cell.alarms}/{cell.good} |"
             )
     if silent:
         yield f"\nGave every sample the same score: {', '.join(silent)}."
@@ -133,7 +145,8 @@ def _parts(matrix: Matrix) -> Iterator[str]:
     yield f"| part | bad : benign | {' | '.join(HEADLINES)} |"
     yield "|---|---|" + "---|" * len(HEADLINES)
     found = {(cell.part, _name(cell)): cell for cell in matrix.cells}
-    for part in dict.fromkeys(cell.part for cell in matrix.cells if cell.part != EVERYTHING):
+    shown = (EVERYTHING, TRAINED, UNTRAINED)
+    for part in dict.fromkeys(cell.part for cell in matrix.cells if cell.part not in shown):
         row = [found.get((part, name)) for name in HEADLINES]
         counts = next((f"{cell.bad} : {cell.good}" for cell in row if cell), "")
         yield f"| {part} | {counts} | " + " | ".join(_both(cell) for cell in row) + " |"

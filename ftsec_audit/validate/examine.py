@@ -17,7 +17,7 @@ from ftsec_audit.errors import FtsecError
 from ftsec_audit.measurement_cache import identity_of_code
 from ftsec_audit.report import json as json_report
 from ftsec_audit.types import Report
-from ftsec_audit.validate.population import Labelled
+from ftsec_audit.validate.population import Located
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CODE = (
@@ -30,32 +30,38 @@ _CODE = (
 class Examined:
     """A sample and what a scan said of it, or why there was no scan."""
 
-    sample: Labelled
+    sample: Located
     report: Report | None
     error: str = ""
 
 
 def examine(
-    samples: Sequence[Labelled],
+    samples: Sequence[Located],
     store: Path,
     *,
     profile: str = "standard",
+    ignore: Sequence[str] = (),
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[Examined]:
     """A report for every sample, in order; what an earlier run stored is not scanned again.
 
-    A stored report is named by the sample, its bytes, the profile and the code that judges, so that a
-    changed detector is measured anew. A scan that fails costs its own sample.
+    `ignore` leaves rules out by prefix. A stored report is named by the sample, its bytes, the profile, what
+    is left out and the code that judges, so that a changed detector is measured anew. A scan that fails
+    costs its own sample.
     """
     progress = progress or Progress()
     store.mkdir(parents=True, exist_ok=True)
-    paths = {sample.key: store / f"{sample.key}-{_fingerprint(sample, profile)}.json" for sample in samples}
+    how = [profile, *ignore]
+    paths = {sample.key: store / f"{sample.key}-{_fingerprint(sample, how)}.json" for sample in samples}
     missing = [sample for sample in samples if not paths[sample.key].exists()]
     progress.start("scanning", len(missing), "artifacts")
     errors: dict[str, str] = {}
     with _pool(workers) as pool:
-        jobs = {pool.submit(_scan, str(s.folder), str(s.base), profile, paths[s.key]): s.key for s in missing}
+        jobs = {
+            pool.submit(_scan, str(s.folder), str(s.base), profile, tuple(ignore), paths[s.key]): s.key
+            for s in missing
+        }
         for job in as_completed(jobs):
             error = job.exception()
             if error is not None:
@@ -68,9 +74,9 @@ def examine(
     ]
 
 
-def _scan(target: str, base: str, profile: str, path: Path) -> None:
+def _scan(target: str, base: str, profile: str, ignore: Sequence[str], path: Path) -> None:
     """One scan in a worker; the report is written whole or not at all."""
-    report = api.scan(target, base=base, profile=profile, offline=True)
+    report = api.scan(target, base=base, profile=profile, ignore=ignore, offline=True)
     atomic_file.write(path, json_report.render(report))
 
 
@@ -81,13 +87,18 @@ def _stored(path: Path) -> Report | None:
         return None
 
 
-def _fingerprint(sample: Labelled, profile: str) -> str:
+def _fingerprint(sample: Located, how: Sequence[str]) -> str:
+    content = [digest(sample), sample.base.name, *how, [identity_of_code(folder) for folder in _CODE]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def digest(sample: Located) -> str:
+    """Of every file of the sample, names included."""
     files = sorted(path for path in sample.folder.rglob("*") if path.is_file())
     contents = [
         (str(p.relative_to(sample.folder)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in files
     ]
-    content = [contents, sample.base.name, profile, [identity_of_code(folder) for folder in _CODE]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -9,31 +9,31 @@ from pathlib import Path
 
 from ftsec_audit import atomic_file
 from ftsec_audit.contracts import Progress
-from ftsec_audit.validate.population import Labelled
-from ftsec_audit.validate.scorers import Scored
+from ftsec_audit.validate.population import Located
 
-_ACTIONS = {"allow": 0.0, "review": 1.0, "quarantine": 2.0, "block": 3.0}
+ACTIONS = {"allow": 0.0, "review": 1.0, "quarantine": 2.0, "block": 3.0}
+"""What it decides, as an order of severity; any other answer is an abstention."""
 _SECONDS = 120
 
 
 def adaptersentry(
-    executable: Path, samples: Sequence[Labelled], store: Path, *, progress: Progress | None = None
-) -> Scored:
-    """What it decides on each adapter, as an order of severity; None for what it cannot read.
+    executable: Path, samples: Sequence[Located], store: Path, *, progress: Progress | None = None
+) -> dict[str, str]:
+    """Sample key → what it decides, or why it does not.
 
     It reads LoRA in safetensors only: checkpoints and other methods are abstentions, not passes.
     """
     progress = progress or Progress()
     store.mkdir(parents=True, exist_ok=True)
     progress.start("adaptersentry", len(samples), "artifacts")
-    scores = {}
+    decided = {}
     for sample in samples:
         path = store / f"{sample.key}.json"
         if not path.exists():
             atomic_file.write(path, json.dumps(_action(executable, sample.folder)))
-        scores[sample.key] = _ACTIONS.get(json.loads(path.read_text(encoding="utf-8")))
+        decided[sample.key] = str(json.loads(path.read_text(encoding="utf-8")))
         progress.advance()
-    return Scored(name="adaptersentry", fitted="not fitted", scores=scores)
+    return decided
 
 
 def _action(executable: Path, folder: Path) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ftsec_audit.types import Outcome, Report, Severity, Verdict
-from ftsec_audit.validate.examine import Examined
+from ftsec_audit.types import Finding, Outcome, Severity, Verdict
+from ftsec_audit.validate.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,52 +31,34 @@ class Recovery:
     """… whose trigger is among the leads, whole or as one of its tokens."""
 
 
-def recovery(examined: Sequence[Examined]) -> list[Recovery]:
+def recovery(records: Sequence[Record]) -> list[Recovery]:
     """One line for each attack and label."""
-    kinds = sorted({(e.sample.attack, not e.sample.poisoned) for e in examined})
+    kinds = sorted({(one.sample.attack, not one.sample.poisoned) for one in records})
     return [
         _counted(
             attack,
             not benign,
-            [e for e in examined if (e.sample.attack, not e.sample.poisoned) == (attack, benign)],
+            [one for one in records if (one.sample.attack, not one.sample.poisoned) == (attack, benign)],
         )
         for attack, benign in kinds
     ]
 
 
-def _counted(attack: str, poisoned: bool, examined: Sequence[Examined]) -> Recovery:
-    done = [(e.sample, e.report) for e in examined if e.report is not None]
-    triggered = [(sample.trigger, report) for sample, report in done if sample.trigger]
+def _counted(attack: str, poisoned: bool, records: Sequence[Record]) -> Recovery:
+    triggered = [one for one in records if one.sample.trigger and one.is_scanned]
     return Recovery(
         attack=attack,
         poisoned=poisoned,
-        n=len(examined),
-        failed=sum(report.verdict is Verdict.FAIL for _, report in done),
-        inconclusive=sum(report.verdict is Verdict.INCONCLUSIVE for _, report in done),
-        detected=sum(any(f.severity >= Severity.MEDIUM for f in report.detected()) for _, report in done),
-        expected=sum(_fired(report, sample.expected_rules) for sample, report in done),
+        n=len(records),
+        failed=sum(one.verdict is Verdict.FAIL for one in records),
+        inconclusive=sum(one.verdict is Verdict.INCONCLUSIVE for one in records),
+        detected=sum(any(f.severity >= Severity.MEDIUM for f in _detections(one)) for one in records),
+        expected=sum(any(f.rule in one.sample.expected_rules for f in _detections(one)) for one in records),
         with_trigger=len(triggered),
-        named=sum(any(t in _named(report) for t in trigger) for trigger, report in triggered),
-        led=sum(any(_is_led(t, report) for t in trigger) for trigger, report in triggered),
+        named=sum(one.trigger.named for one in triggered),
+        led=sum(one.trigger.led for one in triggered),
     )
 
 
-def _fired(report: Report, rules: Sequence[str]) -> bool:
-    return any(f.rule in rules and f.outcome is Outcome.DETECTED for f in report.findings)
-
-
-def _named(report: Report) -> set[str]:
-    return set(_evidence_strings(report))
-
-
-def _evidence_strings(report: Report) -> Iterator[str]:
-    for finding in report.detected():
-        for evidence in finding.evidence:
-            for key in ("trigger", "token"):
-                value = evidence.details.get(key)
-                yield from (one.strip() for one in ([value] if isinstance(value, str) else value or ()))
-
-
-def _is_led(trigger: str, report: Report) -> bool:
-    leads = {lead.value.strip() for lead in report.leads if lead.kind in ("token", "phrase")}
-    return trigger in leads or any(word in leads for word in trigger.split())
+def _detections(one: Record) -> list[Finding]:
+    return [finding for finding in one.findings if finding.outcome is Outcome.DETECTED]

@@ -1,21 +1,24 @@
-"""From reports to one number per sample and question. None is an abstention: it was asked, not answered.
+"""From records to one number per sample and question. None is an abstention: it was asked, not answered.
 
-Scores that are fitted are always of samples the fit has not seen: a whole group (recipe or attack, with
-its twins) is left out, the rest is fitted, the group is scored.
+Scores that are fitted are always of samples the fit has not seen: a whole group (recipe, attack or base, with
+its twins and disguises) is left out, the rest is fitted, the group is scored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detectors.spectral_features import artifact_features
-from ftsec_audit.types import Outcome, Report, Verdict
-from ftsec_audit.validate import spectral_baselines
-from ftsec_audit.validate.examine import Examined
+from detectors.spectral_signature import SPECTRAL_OUTLIER
+from ftsec_audit.fusion import suspicion
+from ftsec_audit.types import Outcome, Verdict
+from ftsec_audit.validate import peer
+from ftsec_audit.validate.lab_bank import judged_by_fold
 from ftsec_audit.validate.population import Labelled
+from ftsec_audit.validate.records import Record
+from ftsec_audit.validate.statistics import FIVE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +29,15 @@ if TYPE_CHECKING:
 Scores = Mapping[str, float | None]
 """Sample key → score, larger is stranger; None where there is no answer."""
 
+NOT_FITTED = "not fitted"
+BY_RECIPE = "leave one recipe out"
 GROUPINGS: Mapping[str, Callable[[Labelled], str]] = {
-    "leave one recipe out": lambda sample: sample.recipe,
+    BY_RECIPE: lambda sample: sample.recipe,
     "leave one attack out": lambda sample: sample.attack,
     "leave one base out": lambda sample: sample.base_name,
-    "in recipe": lambda sample: sample.key,
+    "in recipe": lambda sample: sample.job,
 }
-"""How a score was fitted → what was left out with the sample. The last leaves out the sample alone."""
+"""How a score was fitted → what was left out with the sample; at last only its twin and their disguises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,62 +46,110 @@ class Scored:
 
     name: str
     fitted: str
-    """`not fitted`, or a key of `GROUPINGS`."""
+    """`NOT_FITTED`, or a key of `GROUPINGS`."""
     scores: Scores
 
-
-def every_score(examined: Sequence[Examined]) -> list[Scored]:
-    """All there is: the verdict, the fused suspicion, every rule, the baselines, the fitted scores."""
-    rules = sorted({f.rule for e in examined if e.report for f in e.report.findings})
-    unfitted = [
-        Scored(name="verdict FAIL", fitted="not fitted", scores=_each(examined, _failed)),
-        Scored(name="suspicion", fitted="not fitted", scores=_each(examined, lambda r: r.suspicion.total)),
-        *(Scored(name=rule, fitted="not fitted", scores=rule_scores(examined, rule)) for rule in rules),
-        Scored(
-            name="85 % top direction",
-            fitted="not fitted",
-            scores=_each(examined, spectral_baselines.top_direction),
-        ),
-    ]
-    return unfitted + list(_fitted(examined))
+    @property
+    def group(self) -> Callable[[Labelled], str]:
+        """What a threshold for a sample must not have seen."""
+        return GROUPINGS.get(self.fitted, GROUPINGS[BY_RECIPE])
 
 
-def rule_scores(examined: Sequence[Examined], rule: str) -> Scores:
+def every_score(records: Sequence[Record]) -> list[Scored]:
+    """All there is: the verdict, the fused numbers, every rule, what rules rest on, and the fitted scores."""
+    return [*_unfitted(records), *_own_bank(records), *_fitted(records)]
+
+
+def rule_scores(records: Sequence[Record], rule: str) -> Scores:
     """1 − p where the rule gave a p-value; else 1 for a detection and 0 for none or not applicable."""
 
-    def score(report: Report) -> float | None:
-        findings = [finding for finding in report.findings if finding.rule == rule]
+    def score(one: Record) -> float | None:
+        findings = [finding for finding in one.findings if finding.rule == rule]
         if not findings or any(not finding.outcome.is_answer for finding in findings):
             return None
         return max(
             float(f.outcome is Outcome.DETECTED) if f.p_value is None else 1.0 - f.p_value for f in findings
         )
 
-    return _each(examined, score)
+    return _each(records, score)
 
 
-def _failed(report: Report) -> float | None:
+def _unfitted(records: Sequence[Record]) -> Iterator[Scored]:
+    numbers = sorted({name for one in records for name in one.statistics if name not in FIVE})
+    for name, score in (
+        ("verdict FAIL", _failed),
+        ("suspicion", _suspicion),
+        ("strongest finding", _strongest),
+    ):
+        yield Scored(name=name, fitted=NOT_FITTED, scores=_each(records, score))
+    for rule in sorted({finding.rule for one in records for finding in one.findings}):
+        yield Scored(name=rule, fitted=NOT_FITTED, scores=rule_scores(records, rule))
+    for name in numbers:
+        scores = _each(records, lambda one, name=name: one.statistics.get(name))  # type: ignore[misc]
+        yield Scored(name=name, fitted=NOT_FITTED, scores=scores)
+    if any(one.peer for one in records):
+        scores = _each(records, lambda one: peer.ACTIONS.get(one.peer))
+        yield Scored(name="adaptersentry", fitted=NOT_FITTED, scores=scores)
+
+
+def _own_bank(records: Sequence[Record]) -> Iterator[Scored]:
+    """FTA201 by the benign samples outside the group, and the fused numbers with that answer."""
+    for fitted, group in _groupings(records):
+        judged = list(judged_by_fold(records, group).values())
+        rule = rule_scores(judged, SPECTRAL_OUTLIER.id)
+        yield Scored(name=f"{SPECTRAL_OUTLIER.id}, own bank", fitted=fitted, scores=rule)
+        for name, score in (("suspicion", _suspicion), ("strongest finding", _strongest)):
+            yield Scored(name=f"{name}, own bank", fitted=fitted, scores=_each(judged, score))
+
+
+def _failed(one: Record) -> float | None:
     """The point at which a gate operates; an inconclusive verdict stops a deployment but accuses nobody."""
-    return float(report.verdict is Verdict.FAIL)
+    return float(one.verdict is Verdict.FAIL)
 
 
-def _each(examined: Iterable[Examined], score: Callable[[Report], float | None]) -> Scores:
-    return {e.sample.key: score(e.report) if e.report else None for e in examined}
+def _suspicion(one: Record) -> float | None:
+    """1 − the fused p-value; 0 where rules answered and none of them had one."""
+    return suspicion(one.findings).total or 0.0
 
 
-def _fitted(examined: Sequence[Examined]) -> Iterable[Scored]:
-    features = {e.sample.key: artifact_features(e.report.measurements) for e in examined if e.report}
-    five = {e.sample.key: spectral_baselines.five_statistics(e.report) for e in examined if e.report}
-    samples = [e.sample for e in examined]
+def _strongest(one: Record) -> float | None:
+    """Severity, then confidence, of the gravest detection; suspicion, below 1, orders the rest."""
+    gravest = max(
+        (
+            10.0 * finding.severity.level + finding.confidence.level
+            for finding in one.findings
+            if finding.outcome is Outcome.DETECTED
+        ),
+        default=0.0,
+    )
+    return gravest + (_suspicion(one) or 0.0)
+
+
+def _each(records: Iterable[Record], score: Callable[[Record], float | None]) -> Scores:
+    return {one.sample.key: score(one) if one.is_scanned else None for one in records}
+
+
+def _groupings(records: Sequence[Record]) -> Iterator[tuple[str, Callable[[Labelled], str]]]:
     for fitted, group in GROUPINGS.items():
-        if len({group(sample) for sample in samples}) < 2:
-            continue
+        if len({group(one.sample) for one in records}) > 1:
+            yield fitted, group
+
+
+def _fitted(records: Sequence[Record]) -> Iterator[Scored]:
+    features = {one.sample.key: one.features for one in records}
+    five = {one.sample.key: _five(one) for one in records}
+    samples = [one.sample for one in records]
+    for fitted, group in _groupings(records):
         for name, table, score in (
             ("five statistics, logistic", five, _logistic),
             ("all spectral features, logistic", features, _logistic),
             ("all spectral features, distance to benign", features, _distance),
         ):
             yield Scored(name=name, fitted=fitted, scores=held_out(samples, table, group, score))
+
+
+def _five(one: Record) -> dict[str, float]:
+    return {name: one.statistics[name] for name in FIVE if name in one.statistics}
 
 
 def held_out(

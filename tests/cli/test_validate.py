@@ -9,6 +9,9 @@ import torch
 from builders.adapters import write_adapter, write_checkpoint
 
 from ftsec_audit.cli import run
+from ftsec_audit.types import Outcome
+from ftsec_audit.validate import BEHAVIOUR, document, evaluate
+from ftsec_audit.validate import records as kept
 
 
 @pytest.fixture
@@ -44,13 +47,23 @@ def test_the_matrix_is_written_and_a_second_run_scans_nothing(zoo, tmp_path, cap
     shown = capsys.readouterr().out
     assert "2 known-bad and 2 benign samples" in shown
     assert "| demo | known-bad | 2 | 2/2 [0.34, 1.00] | 0 | 2/2 |" in shown
-    assert "| verdict FAIL | not fitted | 2 : 2 | 0 | 1.00" in shown
+    assert "| verdict FAIL | not fitted | 2 : 2 (2 : 2) | 0 | 1.00" in shown
     cells = [json.loads(line) for line in (out / "matrix.jsonl").read_text().splitlines()]
     assert {"kind", "score", "part", "auroc"} <= cells[0].keys()
     assert "plotly" in (out / "matrix.html").read_text()
     stored = {path: path.stat().st_mtime_ns for path in (out / "reports").iterdir()}
     assert run(["validate", "--zoo", str(zoo), "--out", str(out), "--no-progress"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "reports").iterdir()} == stored
+
+
+def test_weights_only_asks_no_model_and_what_is_kept_gives_the_same_matrix(zoo, tmp_path):
+    out = tmp_path / "out"
+    assert run(["validate", "--zoo", str(zoo), "--out", str(out), "--weights-only", "--no-progress"]) == 0
+    records = kept.load(out / "records.jsonl")
+    assert {one.sample.key for one in records} == {"s0", "s1", "s2", "s3"}
+    asked = {f.rule for one in records for f in one.findings if f.outcome is not Outcome.NOT_SUPPORTED}
+    assert not any(rule.startswith(BEHAVIOUR) for rule in asked)
+    assert document.jsonl(evaluate(records)) == (out / "matrix.jsonl").read_text()
 
 
 def test_an_empty_zoo_is_a_clear_error(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftsec_audit.validate.curves import auroc, auroc_interval, hits_above, threshold, wilson
+from ftsec_audit.validate.curves import auroc, auroc_interval, hits_above, share_interval, threshold, wilson
 
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
 
@@ -30,6 +30,15 @@ def test_the_interval_holds_the_area_and_shrinks_with_n():
     few, many = auroc_interval(bad, good), auroc_interval(bad * 20, good * 20)
     assert few[0] <= auroc(bad, good) <= few[1]
     assert many[1] - many[0] < few[1] - few[0]
+
+
+def test_copies_of_one_sample_make_no_interval_narrower():
+    bad, good = [1.0, 2.0, 3.0, 4.0], [0.0, 1.5, 2.5, 0.5]
+    names = [f"b{i}" for i in range(4)], [f"g{i}" for i in range(4)]
+    alone = auroc_interval(bad, good, clusters=names)
+    copied = auroc_interval(bad * 20, good * 20, clusters=(names[0] * 20, names[1] * 20))
+    assert copied == pytest.approx(alone)
+    assert share_interval([True] * 40 + [False] * 40, (["a"] * 40 + ["b"] * 40)) == wilson(1, 2)
 
 
 def test_perfect_separation_of_few_samples_is_not_certainty():
