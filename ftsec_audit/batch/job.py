@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,16 @@ class Job:
     size: int = 0
     names: tuple[str, ...] = ()
     """Every reference of the input that means these bytes, as it was written there."""
+    answers: tuple[str, ...] = field(default=(), repr=False)
+    """What the Hub said while the batch was planned, for the worker to keep: nothing is asked twice."""
+
+    def keep_answers(self) -> None:
+        """Put them where a scan looks first."""
+        from ftsec_audit.sources.connection import cache_folder
+        from ftsec_audit.sources.listing import keep
+
+        for answer in self.answers:
+            keep(answer, cache_folder())
 
 
 @dataclass(frozen=True, kw_only=True)

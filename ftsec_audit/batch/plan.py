@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -24,6 +25,8 @@ from ftsec_audit.version import VERSION
 
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
+    from ftsec_audit.sources.connection import Connection
+    from ftsec_audit.sources.identity import Glance
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,6 +117,7 @@ class _Found:
     """To be resolved; empty for none."""
     declared: bool
     """Whether the artifact names that base, not the user."""
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,7 @@ def plan(
     progress = progress or Progress()
     asked = tuple(dict.fromkeys(models))
     fingerprint = questions.fingerprint()
-    access = {"offline": offline}
+    access = _Access(offline)
     progress.start("plan", len(asked), "artifacts")
     with ThreadPoolExecutor(threads) as pool:
         outcomes = list(
@@ -164,16 +168,41 @@ def _mapped(
         yield result
 
 
-def _artifact(model: Model, questions: Questions, access: Mapping[str, Any]) -> _Found | FtsecError:
-    from ftsec_audit.sources import resolve
-    from ftsec_audit.sources.identity import at_length, glance
+@dataclass(frozen=True)
+class _Access:
+    """How artifacts are looked up, all of them over the same connection."""
+
+    offline: bool
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Raises SourceError."""
+        from ftsec_audit.sources.connection import Connection
+
+        return Connection.from_environment(offline=self.offline)
+
+    def glance(self, reference: str) -> Glance:
+        """Raises SourceError."""
+        from ftsec_audit.sources.identity import glance
+
+        return glance(reference, offline=self.offline, connect=lambda: self.connection)
+
+    def resolve(self, reference: str) -> Artifact:
+        """Raises SourceError."""
+        from ftsec_audit.sources import resolve
+
+        return resolve(reference, offline=self.offline)
+
+
+def _artifact(model: Model, questions: Questions, access: _Access) -> _Found | FtsecError:
+    from ftsec_audit.sources.identity import at_length
 
     explicit = "" if questions.no_base else model.base or questions.base or ""
     try:
         if explicit or questions.no_base or questions.profile is Profile.QUICK:
-            known, base = glance(model.model, **access), explicit
+            known, base = access.glance(model.model), explicit
         else:
-            artifact = resolve(model.model, **access)
+            artifact = access.resolve(model.model)
             known, base = at_length(artifact), _declared(artifact)
     except FtsecError as error:
         return error
@@ -184,6 +213,7 @@ def _artifact(model: Model, questions: Questions, access: Mapping[str, Any]) -> 
         size=known.size,
         base=base,
         declared=not explicit,
+        answer=known.answer,
     )
 
 
@@ -198,14 +228,13 @@ def _declared(artifact: Artifact) -> str:
     return f"hf://{declared.repository}{revision}"
 
 
-def _base(name: str, access: Mapping[str, Any]) -> _Base:
+def _base(name: str, access: _Access) -> _Base:
     """A base pinned; or empty when it cannot be had, which each scan then explains."""
     from ftsec_audit.measurement_cache import identity_of_base
-    from ftsec_audit.sources import resolve
     from ftsec_audit.sources.identity import pinned
 
     try:
-        base = resolve(name, **access)
+        base = access.resolve(name)
         size = sum(file.size for file in base.files)
         return _Base(pinned=pinned(base), identity=identity_of_base(base), size=size)
     except FtsecError:
@@ -221,6 +250,7 @@ def _job(found: _Found, base: _Base, fingerprint: str) -> Job:
         base_size=base.size,
         size=found.size,
         names=(found.name,),
+        answers=(found.answer,) if found.answer else (),
     )
 
 
@@ -230,7 +260,8 @@ def _merged(jobs: Iterable[Job]) -> Iterable[Job]:
     for job in jobs:
         first = by_key.setdefault(job.key, job)
         if first is not job:
-            by_key[job.key] = replace(first, names=(*first.names, *job.names))
+            names, answers = (*first.names, *job.names), (*first.answers, *job.answers)
+            by_key[job.key] = replace(first, names=names, answers=answers)
     return by_key.values()
 
 

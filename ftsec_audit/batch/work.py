@@ -79,6 +79,7 @@ class ScanWork:
         from ftsec_audit import api
         from ftsec_audit.sources.transfer import Transfer
 
+        job.keep_answers()
         transfer = Transfer()
         words = ["ftsec-audit", "scan", job.reference, *(["--base", job.base] if job.base else [])]
         try:

@@ -87,6 +87,8 @@ def dry_run(targets: Iterable[str], options: dict[str, Any], progress: Progress)
 
     questions, triage = _stages(options)
     planned = _plan(_models(targets, options, progress), questions, options, progress)
+    for job in planned.jobs:
+        job.keep_answers()
     exists = "://" in options["store"] or Path(options["store"]).exists()
     store = Store(options["store"]) if exists else None
     finished = frozenset(job.key for job in planned.jobs if store and store.has(job.key))

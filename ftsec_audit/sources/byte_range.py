@@ -70,7 +70,7 @@ class ByteRanges:
         from huggingface_hub import get_session, hf_raise_for_status
 
         address = self._storage_address or self._address
-        headers = self._connection.headers() | {
+        headers = self._connection.headers | {
             "Range": f"bytes={position.at}-{position.stop - 1}",
             "Accept-Encoding": "identity",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,7 +56,7 @@ class Connection:
         return cls(
             endpoint=endpoint,
             token=token,
-            cache_dir=cache_dir or _cache_dir(),
+            cache_dir=cache_dir or cache_folder(),
             offline=offline or _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE"),
             progress=progress or Progress(),
             transfer=transfer or Transfer(),
@@ -71,8 +72,9 @@ class Connection:
             endpoint=self.endpoint, token=self.token, library_name="ftsec-audit", library_version=VERSION
         )
 
+    @cached_property
     def headers(self) -> dict[str, str]:
-        """Authorization and user agent, as the client itself sends them."""
+        """Authorization and user agent, as the client itself sends them; looked up once."""
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily exported
 
         _disable_telemetry()
@@ -100,7 +102,12 @@ class Connection:
 
     def storage(self, repository: str) -> Path:
         """Where the Hub client keeps what it has of a model repository."""
-        return self.cache_dir / "--".join(("models", *repository.split("/")))
+        return storage_of(self.cache_dir, repository)
+
+
+def storage_of(cache_dir: Path, repository: str) -> Path:
+    """Where the Hub client keeps what it has of a model repository."""
+    return cache_dir / "--".join(("models", *repository.split("/")))
 
 
 def _disable_telemetry() -> None:
@@ -110,7 +117,7 @@ def _disable_telemetry() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-def _cache_dir() -> Path:
+def cache_folder() -> Path:
     """The Hub client's cache directory; the client reads the same variables, but only once."""
     if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return Path(os.path.expandvars(cache)).expanduser()

@@ -17,6 +17,7 @@ from ftsec_audit.sources.listing import (
     fetch_listing,
     is_commit,
     load_listing,
+    packed,
     save_listing,
 )
 from ftsec_audit.sources.local import resolve_local
@@ -56,56 +57,73 @@ class HubOpener:
 
 def resolve_hub(connection: Connection, reference: HubReference, spelled: str) -> Artifact:
     """The artifact behind a Hub reference, pinned to a commit; raises SourceError."""
-    listing = _listing(connection, reference)
+    listing, is_new = _listing(connection, reference)
     if listing is None:
         return _cached_snapshot(connection, reference, spelled)
+    if is_new:
+        save_listing(connection.storage(reference.repository), reference.revision, listing)
     return Artifact.of(spelled, *_files(HubOpener(connection=connection, listing=listing), reference.folder))
 
 
-def list_hub(connection: Connection, reference: HubReference) -> tuple[str, tuple[ArtifactFile, ...]] | None:
-    """Commit and files of a Hub reference, of which none is opened; raises SourceError.
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a Hub reference names, of which nothing is opened."""
+
+    resolved: str
+    files: tuple[ListedFile, ...]
+    """Named from its folder on."""
+    answer: str = ""
+    """What the Hub was asked and said, to be kept (`listing.keep`); empty where it was kept before."""
+
+
+def list_hub(connection: Connection, reference: HubReference) -> Listed | None:
+    """Keeps nothing, unlike `resolve_hub`; raises SourceError.
 
     None means that only a snapshot without a listing is in the cache.
     """
-    listing = _listing(connection, reference)
+    listing, is_new = _listing(connection, reference)
     if listing is None:
         return None
-    return _files(HubOpener(connection=connection, listing=listing), reference.folder)
+    resolved, folder, files = _within(listing, reference.folder)
+    if folder:
+        files = tuple(replace(file, path=file.path.removeprefix(folder)) for file in files)
+    answer = packed(reference.repository, reference.revision, listing) if is_new else ""
+    return Listed(resolved=resolved, files=files, answer=answer)
 
 
-def _listing(connection: Connection, reference: HubReference) -> Listing | None:
+def _listing(connection: Connection, reference: HubReference) -> tuple[Listing | None, bool]:
+    """And whether it was not kept before."""
     storage = connection.storage(reference.repository)
     revision = reference.revision
     listing = load_listing(storage, revision) if connection.offline or is_commit(revision) else None
-    if listing is None and connection.offline:
-        return None
-    if listing is None:
+    is_new = listing is None and not connection.offline
+    if is_new:
         listing = fetch_listing(connection, reference.repository, revision)
-        save_listing(storage, revision, listing)
-    if listing.repository != reference.repository:
+    if listing is not None and listing.repository != reference.repository:
         connection.progress.note(f"{reference.repository} is now called {listing.repository}")
-    return listing
+    return listing, is_new
 
 
 def _files(opener: HubOpener, folder: str) -> tuple[str, tuple[ArtifactFile, ...]]:
-    """Of all of a listing, of one folder of it, or of one file: what is resolved, and the files."""
-    listing = opener.listing
+    """What is resolved, and its files."""
+    resolved, folder, files = _within(opener.listing, folder)
+    opener, skip = replace(opener, folder=folder), len(folder)
+    return resolved, tuple(ArtifactFile(file.path[skip:], file.size, opener, file.digest) for file in files)
+
+
+def _within(listing: Listing, folder: str) -> tuple[str, str, tuple[ListedFile, ...]]:
+    """All of a listing, one folder of it, or one file: what is resolved, what paths are relative to (with a
+    trailing slash), the files; raises SourceError."""
     resolved = f"{listing.repository}@{listing.commit}"
-    if folder:
-        resolved += f"/{folder}"
-        if any(file.path == folder for file in listing.files):
-            prefix = folder.rpartition("/")[0]
-            chosen = [file for file in listing.files if file.path == folder]
-        else:
-            prefix = folder
-            chosen = [file for file in listing.files if file.path.startswith(f"{folder}/")]
-        if not chosen:
-            raise SourceError("no such folder or file at this commit", where=resolved)
-        opener = replace(opener, folder=f"{prefix}/" if prefix else "")
-    else:
-        chosen = list(listing.files)
-    skip = len(opener.folder)
-    return resolved, tuple(ArtifactFile(file.path[skip:], file.size, opener, file.digest) for file in chosen)
+    if not folder:
+        return resolved, "", listing.files
+    resolved += f"/{folder}"
+    prefix, chosen = folder, tuple(file for file in listing.files if file.path.startswith(f"{folder}/"))
+    if single := tuple(file for file in listing.files if file.path == folder):
+        prefix, chosen = folder.rpartition("/")[0], single
+    if not chosen:
+        raise SourceError("no such folder or file at this commit", where=resolved)
+    return resolved, f"{prefix}/" if prefix else "", chosen
 
 
 def _cached_snapshot(connection: Connection, reference: HubReference, spelled: str) -> Artifact:

@@ -7,7 +7,7 @@ that commits themselves are named by. Two repositories with the same files have 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def content_identity(artifact: Artifact) -> str:
     A local folder of up to 1 GiB is hashed. A larger one is known by the path, size and times of its
     files, of which the time of the last change cannot be set by who wrote them.
     """
-    if listed := _listed_identity(artifact.files):
+    if listed := _listed_identity(_blobs(artifact.files)):
         return listed
     root = Path(artifact.resolved)
     if not root.is_absolute():
@@ -47,20 +47,24 @@ class Glance:
     pinned: str
     identity: str
     size: int
+    answer: str = ""
+    """As in `hub.Listed`."""
 
 
-def glance(reference: str, *, offline: bool = False) -> Glance:
+def glance(
+    reference: str, *, offline: bool = False, connect: Callable[[], Connection] | None = None
+) -> Glance:
     """Of a Hub reference by its listing alone, in one request and without opening a file.
 
-    Raises SourceError.
+    `connect` hands out a connection that several glances share. Raises SourceError.
     """
     parsed = parse(reference)
     if isinstance(parsed, HubReference):
-        found = list_hub(Connection.from_environment(offline=offline), parsed)
-        identity = _listed_identity(found[1]) if found else ""
-        if found and identity:
-            size = sum(file.size for file in found[1])
-            return Glance(pinned=f"hf://{found[0]}", identity=identity, size=size)
+        connection = connect() if connect else Connection.from_environment(offline=offline)
+        found = list_hub(connection, parsed)
+        if found and (identity := _listed_identity((f.path, f.size, f.blob) for f in found.files)):
+            size = sum(file.size for file in found.files)
+            return Glance(pinned=f"hf://{found.resolved}", identity=identity, size=size, answer=found.answer)
     return at_length(resolve(reference, offline=offline))
 
 
@@ -72,14 +76,19 @@ def at_length(artifact: Artifact) -> Glance:
     return Glance(pinned=pinned(artifact), identity=content_identity(artifact), size=size)
 
 
-def _listed_identity(files: Sequence[ArtifactFile]) -> str:
-    """By the digests that the Hub lists; empty where it does not list them all."""
+def _blobs(files: Sequence[ArtifactFile]) -> list[tuple[str, int, str]]:
+    """Path, size and digest as the Hub lists them; nothing for files that are not of one commit there."""
     openers = {id(file.source): file.source for file in files}
     if len(openers) != 1 or not isinstance(opener := next(iter(openers.values())), HubOpener):
-        return ""
+        return []
     listed = {file.path: file for file in opener.listing.files}
-    blobs = [(file.path, file.size, listed[opener.folder + file.path].blob) for file in files]
-    return f"git {_sha256(sorted(blobs))}" if all(blob for _, _, blob in blobs) else ""
+    return [(file.path, file.size, listed[opener.folder + file.path].blob) for file in files]
+
+
+def _listed_identity(blobs: Iterable[tuple[str, int, str]]) -> str:
+    """By the digests that the Hub lists; empty where it does not list them all."""
+    known = sorted(blobs)
+    return f"git {_sha256(known)}" if known and all(blob for _, _, blob in known) else ""
 
 
 def _states(root: Path, artifact: Artifact) -> list[tuple[str, int, int, int]]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
+import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ftsec_audit.errors import SourceError
-from ftsec_audit.sources.connection import Connection
+from ftsec_audit.sources.connection import Connection, storage_of
+from ftsec_audit.sources.model_page import model_page
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _FORMAT = 1
@@ -59,24 +60,45 @@ def is_commit(revision: str) -> bool:
 def fetch_listing(connection: Connection, repository: str, revision: str) -> Listing:
     """Ask the Hub which commit `revision` is and what it holds; raises SourceError."""
     where = f"{repository}@{revision}" if revision else repository
-    api = connection.api()
 
     def question() -> Listing:
-        answer = api.model_info(
-            repository, revision=revision or "main", files_metadata=True, timeout=connection.timeout
-        )
-        commit = str(answer.sha)
-        if not is_commit(commit):
-            raise ValueError("the Hub names no commit")
-        entries: list[Any] = list(answer.siblings or [])
-        if len(entries) >= _TRUNCATED or any(entry.size is None for entry in entries):
-            tree = islice(api.list_repo_tree(answer.id, recursive=True, revision=commit), _MAX_ENTRIES + 1)
-            entries = [entry for entry in tree if hasattr(entry, "blob_id")]
-        if len(entries) > _MAX_ENTRIES:
-            raise SourceError(f"more than {_MAX_ENTRIES:,} files", where=where)
-        return Listing(repository=answer.id, commit=commit, files=_files(entries))
+        page = model_page(connection, repository, revision or "main")
+        return (page and _of_page(page)) or _of_client(connection, repository, revision or "main", where)
 
     return connection.ask(question, where, revision=revision)
+
+
+def _of_page(page: dict[str, Any]) -> Listing | None:
+    """None where it does not say everything about all files."""
+    try:
+        siblings = page["siblings"]
+        if len(siblings) >= _TRUNCATED or not is_commit(page["sha"]):
+            return None
+        files = tuple(sorted(map(_of_sibling, siblings), key=lambda file: file.path))
+        return Listing(repository=str(page["id"]), commit=page["sha"], files=files)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def _of_sibling(sibling: dict[str, Any]) -> ListedFile:
+    lfs = sibling.get("lfs")
+    size, blob = (lfs["size"], lfs["sha256"]) if lfs else (sibling["size"], sibling["blobId"])
+    return ListedFile(path=str(sibling["rfilename"]), size=int(size), blob=str(blob))
+
+
+def _of_client(connection: Connection, repository: str, revision: str, where: str) -> Listing:
+    api = connection.api()
+    answer = api.model_info(repository, revision=revision, files_metadata=True, timeout=connection.timeout)
+    commit = str(answer.sha)
+    if not is_commit(commit):
+        raise ValueError("the Hub names no commit")
+    entries: list[Any] = list(answer.siblings or [])
+    if len(entries) >= _TRUNCATED or any(entry.size is None for entry in entries):
+        tree = islice(api.list_repo_tree(answer.id, recursive=True, revision=commit), _MAX_ENTRIES + 1)
+        entries = [entry for entry in tree if hasattr(entry, "blob_id")]
+    if len(entries) > _MAX_ENTRIES:
+        raise SourceError(f"more than {_MAX_ENTRIES:,} files", where=where)
+    return Listing(repository=answer.id, commit=commit, files=_files(entries))
 
 
 def _files(entries: Iterable[Any]) -> tuple[ListedFile, ...]:
@@ -97,14 +119,38 @@ def save_listing(storage: Path, revision: str, listing: Listing) -> None:
     The reference is written where the Hub client itself would write it. A cache that cannot be written
     (read-only, full) costs a request next time and nothing else.
     """
-    content = json.dumps({"format": _FORMAT, **asdict(listing)})
     try:
-        _write(_listing_path(storage, listing.commit), content)
+        _write(_listing_path(storage, listing.commit), json.dumps(_plain(listing)))
         if not is_commit(revision) and (path := _revision_path(storage, revision)):
             _write(path, listing.commit)
         (storage / "snapshots").mkdir(exist_ok=True)  # the client calls a cache without it corrupt
     except OSError:
         return
+
+
+def packed(repository: str, revision: str, listing: Listing) -> str:
+    """A listing and what was asked for, as text for another process to `keep`."""
+    return json.dumps([repository, revision, _plain(listing)])
+
+
+def keep(text: str, cache_dir: Path) -> None:
+    """Save what another process has asked for, also under the present name of the repository."""
+    repository, revision, content = json.loads(text)
+    listing = _listing_of(content)
+    for name in dict.fromkeys((repository, listing.repository)):
+        save_listing(storage_of(cache_dir, name), revision, listing)
+
+
+def _plain(listing: Listing) -> dict[str, Any]:
+    return {"format": _FORMAT, **vars(listing), "files": [vars(file) for file in listing.files]}
+
+
+def _listing_of(content: dict[str, Any]) -> Listing:
+    """Raises ValueError, KeyError, TypeError, AttributeError for what `_plain` has not made."""
+    if content.pop("format") != _FORMAT:
+        raise ValueError("another format")
+    files = tuple(ListedFile(**file) for file in content.pop("files"))
+    return Listing(files=files, **content)
 
 
 def load_listing(storage: Path, revision: str) -> Listing | None:
@@ -113,11 +159,7 @@ def load_listing(storage: Path, revision: str) -> Listing | None:
     if commit is None:
         return None
     try:
-        content = json.loads(_listing_path(storage, commit).read_text(encoding="utf-8"))
-        if content.pop("format") != _FORMAT:
-            return None
-        files = tuple(ListedFile(**file) for file in content.pop("files"))
-        return Listing(files=files, **content)
+        return _listing_of(json.loads(_listing_path(storage, commit).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -146,11 +188,10 @@ def _revision_path(storage: Path, revision: str) -> Path | None:
 
 def _write(path: Path, text: str) -> None:
     """Write all of it or nothing, also when two audits write at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -51,9 +51,12 @@ class Transfer:
         finally:
             answers = _ANSWERS.get() or []
             _ANSWERS.reset(token)
-            with self._lock:
-                self.requests += len(answers)
-                self.bytes += sum(answer.num_bytes_downloaded for answer in answers)
+            self.add(requests=len(answers), bytes=sum(answer.num_bytes_downloaded for answer in answers))
+
+    def add(self, *, requests: int, bytes: int) -> None:
+        with self._lock:
+            self.requests += requests
+            self.bytes += bytes
 
     def give_up(self) -> None:
         with self._lock:

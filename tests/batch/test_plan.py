@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from builders.adapters import write_adapter
 from hub_server import Fault, HubServer
 
 from ftsec_audit.batch.plan import BatchPlan, Questions, plan
+from ftsec_audit.batch.work import ScanWork
 from ftsec_audit.errors import UsageError
 from ftsec_audit.models_list import Model
 from ftsec_audit.sources.connection import Connection
@@ -48,6 +50,23 @@ def test_without_a_declared_base_to_look_for_a_plan_costs_one_request_each(hub: 
     assert {job.size for job in full.jobs} == {job.size for job in quick.jobs}
     single = planned("hf://org/a1@main/adapter_config.json", questions=Questions(profile=Profile.QUICK))
     assert single.jobs[0].reference == f"hf://org/a1@{commit}/adapter_config.json"
+
+
+def test_what_the_hub_said_travels_to_the_worker_and_is_not_asked_again(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.rename("org/a1", "new/a1")
+    quick = Questions(profile=Profile.QUICK)
+    jobs = planned("org/a0", "mirror/a0", "org/a1", questions=quick).jobs
+    assert not (tmp_path / "hf").exists(), "planning a thousand artifacts writes no thousand files"
+    hub.log.clear()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))  # as on another machine
+    work = ScanWork(store=str(tmp_path / "store"), scan=quick.for_scan() | {"select": ("FTA4",)})
+    for job in pickle.loads(pickle.dumps(jobs)):
+        assert work(job).verdict is not None
+    assert not [request.path for request in hub.log if "/api/" in request.path]
+    offline = plan([Model(model=name) for name in ("org/a0", "mirror/a0", "org/a1")], quick, offline=True)
+    assert {job.key for job in offline.jobs} == {job.key for job in jobs}
 
 
 def test_the_same_content_is_scanned_once_under_all_its_names(hub: HubServer) -> None:
