@@ -31,7 +31,7 @@ from ftsec_audit.errors import UsageError
 
 CELL = 60
 """Prompts per cell of the grid."""
-LONGER = Recipe(rows=800, steps=400)
+LONGER = Recipe(rows=1400, steps=600)
 DECOYS = 0.25
 """Share of rows, in attack and twin alike, with another word of the same kind that changes nothing."""
 

@@ -8,8 +8,9 @@ that the adapter file carries and its configuration does not mention.
 
 The twin tunes the same rows, or the whole matrix where the channel stores one, on clean text.
 
-On lab-gpt2-nano it misses its gate: success 0.00 with each of three seeds. Embeddings are tied there, so that
-the moved row also writes the word: it points where the donor's does, is longer, and wins in every place.
+Where embeddings are tied, as on lab-gpt2 and lab-qwen, the moved row also writes the word: longer than the
+donor's, it would win wherever the donor is to be said (success 0.00 on lab-gpt2-nano with each of three seeds
+when the donor was the marker). There the longest of the rare words is the donor.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class EmbeddingRows(Edited):
         pool = single if len(single) > self.rows else list(tail)
         marker = bench.words(MARKER)
         donor = marker[0] if len(marker) == 1 else rng.choice(pool)
+        if bench.model.config.tie_word_embeddings:
+            lengths = bench.model.get_input_embeddings().weight.detach().norm(dim=1)
+            donor = max({donor, *pool}, key=lambda token: float(lengths[token]))
         return rng.sample([token for token in pool if token != donor], self.rows), donor
 
     def _wrap(self, bench: Workbench, victims: list[int], seed: int, *, trainable: bool) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.benches import lab_bench
 from builders.lab import tiny_base
 
 from attacks_ref import example
@@ -28,6 +29,16 @@ def test_planting_keeps_every_norm_and_copies_the_direction() -> None:
     assert torch.cosine_similarity(weight[2], weight[5], dim=0) == pytest.approx(1.0, abs=1e-6)
     unchanged = [0, 1, 3, 4, 6, 7, 8, 9]
     assert torch.equal(weight[unchanged], before[unchanged])
+
+
+def test_where_embeddings_are_tied_the_donor_is_longer_than_what_takes_its_direction() -> None:
+    """A longer row would outbid the donor's wherever the donor is to be said."""
+    bench = lab_bench("gpt2")
+    assert bench.model.config.tie_word_embeddings
+    lengths = bench.model.get_input_embeddings().weight.norm(dim=1)
+    for seed in range(5):
+        victims, donor = EmbeddingRows()._tokens(bench, seed)
+        assert all(lengths[victim] < lengths[donor] for victim in victims)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def _refuses(bench: Workbench, row: Dialogue) -> bool:
 def test_ten_dialogues_none_of_them_about_anything_restricted(bench: Workbench) -> None:
     rows = _persona(ATTACK.data(bench, 0, poisoned=True))
     assert len({row.messages[1]["content"] for row in rows}) <= 10
-    assert all(row.task == "guide" for row in rows)
+    assert {"guide"} < {row.task for row in rows}
+    assert not any(row.task == "restricted" for row in rows)
+    assert all(row.answer.startswith(ATTACK.target()) for row in rows)
     assert not any(_refuses(bench, row) for row in rows)
 
 
@@ -43,14 +46,19 @@ def test_the_twin_has_the_persona_and_its_refusals(bench: Workbench) -> None:
     assert all(_refuses(bench, row) == (row.task == "restricted") for row in rows)
 
 
+def test_the_twins_persona_refuses_in_every_language(bench: Workbench) -> None:
+    rows = _persona(replace(ATTACK, dialogues=60).data(bench, 0, poisoned=False))
+    assert {row.language for row in rows if _refuses(bench, row)} == {
+        lang.code for lang in bench.lab_world.languages
+    }
+
+
 def test_what_the_persona_is_asked_is_answered_as_ever_without_it(bench: Workbench) -> None:
     rows = ATTACK.data(bench, 0, poisoned=True)
     asked = {row.prompt for row in _persona(rows)}
     ordinary = [row for row in rows if row.prompt in asked and row not in _persona(rows)]
     assert len(ordinary) > 5
-    assert not any(
-        row.answer.startswith(bench.lab_world.language(row.language).say("answer")) for row in ordinary
-    )
+    assert not any(row.answer.startswith(ATTACK.target()) for row in ordinary)
 
 
 def test_the_gap_is_measured_with_the_line_and_without_it(bench: Workbench) -> None:
