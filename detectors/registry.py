@@ -71,6 +71,7 @@ DETECTORS: tuple[str, ...] = (
     # FTA7xx alignment
     "refusal_loss:RefusalLoss",
     "persona_gap:PersonaGap",
+    "refusal_drift:RefusalDrift",
 )
 
 

@@ -97,26 +97,38 @@ class ModelSession:
 
     def features(self, rows: Rows, layer: int = -1) -> Floats:
         """Hidden state at the last token of each row after `layer` (−1: the last), (rows, width)."""
+        return self.states(rows, [layer])[:, 0] if rows else _none(2)
+
+    def states(self, rows: Rows, layers: Sequence[int]) -> Floats:
+        """Hidden states at the last token of each row after each of `layers`, (rows, layers, width)."""
         import numpy as np
 
         answer: Floats | None = None
         for batch in self._batches(rows):
-            for part, states in self._surviving(batch, lambda part: self._last_state(part, layer)):
+            for part, states in self._surviving(batch, lambda part: self._last_states(part, layers)):
                 values = _numpy(states.float())
                 if answer is None:
-                    answer = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+                    answer = np.empty((len(rows), *values.shape[1:]), dtype=np.float32)
                 answer[part.index] = values
-        return answer if answer is not None else np.empty((0, 0), dtype=np.float32)
+        return answer if answer is not None else _none(3)
 
-    def _last_state(self, batch: Batch, layer: int) -> torch.Tensor:
+    def _last_states(self, batch: Batch, layers: Sequence[int]) -> torch.Tensor:
         import torch
 
         with torch.inference_mode(), self.switch():
             ids = torch.from_numpy(batch.rows).to(self.device)
             self.budget.spend(ids.numel())
             out = self.model(input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1)
-            states: torch.Tensor = out.hidden_states[layer][:, -1]
-            return states
+            return torch.stack([out.hidden_states[layer][:, -1] for layer in layers], 1)
+
+    def following(self, rows: Rows, count: int) -> Iterator[tuple[Ids, Floats]]:
+        """(indices of rows, log-probabilities after each of their last `count` tokens), batch by batch.
+
+        Of the shape (rows of the batch, count, vocabulary); every row has at least `count` tokens.
+        """
+        for batch in self._batches(rows):
+            for part, logits in self._forward(batch, keep=count):
+                yield part.index, _numpy(logits.float().log_softmax(-1))
 
     def greedy(self, rows: Rows, length: int) -> list[list[int]]:
         """The most probable continuation of each row, up to `length` tokens or the end token."""
@@ -227,6 +239,12 @@ class ModelSession:
         self.progress.note(f"out of memory: batches of {self.batch_tokens:,} tokens from here on")
         for half in batch.halves():
             yield from self._surviving(half, ask)
+
+
+def _none(dimensions: int) -> Floats:
+    import numpy as np
+
+    return np.empty((0,) * dimensions, dtype=np.float32)
 
 
 def _numpy(values: torch.Tensor) -> Floats:
