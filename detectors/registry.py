@@ -60,6 +60,7 @@ DETECTORS: tuple[str, ...] = (
     "dataset_duplicates:DatasetDuplicates",
     "dataset_hidden_text:DatasetHiddenText",
     # FTA5xx backdoor behaviour
+    "trained_in:TrainedIn",
     "target_inversion:TargetInversion",
     "trigger:TriggerSearch",
     "row_outliers:RowOutliers",
