@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ftsec_audit.session import ModelSession
 
-    Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.floating]
 
 TRAINED_IN = Rule(
     id="FTA503",

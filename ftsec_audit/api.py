@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ftsec_audit.session import KeptBase, Sessions
     from ftsec_audit.signing import RequiredSignature
     from ftsec_audit.sources.transfer import Transfer
+    from ftsec_audit.stacks import Further
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
 
@@ -75,6 +76,7 @@ def plan(
     *,
     base: str | None = None,
     no_base: bool = False,
+    stack: Sequence[Further] = (),
     profile: str | Profile = Profile.STANDARD,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -85,8 +87,10 @@ def plan(
 ) -> Plan:
     """Resolve the artifact and its base, and choose detectors; reads configurations only.
 
+    With a `stack`, or of a folder that describes one, the weights of its adapters are read and put together.
     Raises SourceError when the artifact, or a base given by name, cannot be had.
     """
+    from ftsec_audit import stacks
     from ftsec_audit.sources import resolve
 
     if base and no_base:
@@ -104,6 +108,10 @@ def plan(
     artifact = resolve(reference, **access)
     if not artifact.files:
         raise UsageError("holds no files", where=reference)
+    parts = stacks.described(artifact) or (stacks.Part(artifact),)
+    further = [stacks.Part(resolve(one.reference, **access), one.scale) for one in stack]
+    if further or parts[0].artifact is not artifact:
+        artifact = stacks.composed([*parts, *further])
     if profile is Profile.QUICK and not base:
         subject = Subject(
             artifact=artifact, base=None, base_reason="the quick profile does not fetch the base"
@@ -121,6 +129,7 @@ def scan(
     *,
     base: str | None = None,
     no_base: bool = False,
+    stack: Sequence[Further] = (),
     profile: str | Profile = Profile.STANDARD,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -148,7 +157,8 @@ def scan(
 ) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
-    `dataset` holds the rows it was tuned on, if these are to be audited too. Raises UsageError for bad
+    `stack` are further adapters that are loaded with it: audited is what they are together. `dataset` holds
+    the rows it was tuned on, if these are to be audited too. Raises UsageError for bad
     arguments and SourceError when there is nothing to audit; everything that goes wrong later is part of
     the report. With `max_bytes` nothing is hashed: the report has no digest.
     """
@@ -168,6 +178,7 @@ def scan(
         reference,
         base=base,
         no_base=no_base,
+        stack=stack,
         profile=profile,
         select=select,
         ignore=ignore,

@@ -54,6 +54,8 @@ class Artifact:
     """Paths of further weights that `tensors()` leaves out: other formats, copies, models in subfolders."""
     problems: tuple[str, ...] = ()
     local_dir: Path | None = None
+    composition: tuple[str, ...] = ()
+    """The adapters, each with its factor, that were put together into this one; none for one as it is."""
 
     @classmethod
     def of(

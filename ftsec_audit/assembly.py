@@ -77,11 +77,22 @@ def _not_looked_at(subject: Subject, card: ArtifactCard) -> Iterator[NotLookedAt
         # Those that a loader could take instead of the measured ones are rule FTA108's, which compares them.
         reason = "further weights; those of the model above were measured, these only checked as a file"
         yield NotLookedAt(what=path, reason=reason)
+    yield from _compositions(artifact)
     is_folder = artifact.local_dir is not None or len(artifact.files) > 1
     if artifact.kind is ArtifactKind.FILES and is_folder:
         # A folder in which no model was found has not passed as a model; a single file is only itself.
         reason = f"no adapter and no checkpoint was recognised in its {len(card.files)} files"
         yield NotLookedAt(what="model", reason=reason, incomplete=True)
+
+
+def _compositions(artifact: Artifact) -> Iterator[NotLookedAt]:
+    """In which company, and in which form, the model may be used without having been looked at in it."""
+    if artifact.composition:
+        reason = "only their weights were put together; scan each adapter by itself as well"
+        yield NotLookedAt(what=f"other files of {', '.join(artifact.composition)}", reason=reason)
+    elif artifact.kind is ArtifactKind.ADAPTER:
+        reason = "looked at alone on its base, at its own scale; name what is loaded with it by --with"
+        yield NotLookedAt(what="stacks and merges with other adapters, other scales", reason=reason)
 
 
 def _limits(subject: Subject, calibration: Calibration) -> Iterator[str]:

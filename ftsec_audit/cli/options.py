@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ftsec_audit.errors import UsageError
 from ftsec_audit.report import BINARY, FORMATS
+from ftsec_audit.stacks import Further
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,6 +80,14 @@ def duration(value: Any) -> float:
         raise click.BadParameter(f"{value!r} is no duration; write 90, 90s, 5m or 1h.")
     number, unit = match.groups()
     return float(number) * {"": 1, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def further(value: Any) -> Further:
+    """`REF` or `REF=SCALE`."""
+    try:
+        return Further.parse(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def day(value: Any) -> datetime:

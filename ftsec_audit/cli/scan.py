@@ -17,6 +17,7 @@ from ftsec_audit.cli.options import (
     Output,
     comma_list,
     duration,
+    further,
     option,
     output_options,
     policy_options,
@@ -87,6 +88,14 @@ class ScanCommand(click.Command):
 @option("--folders", is_flag=True, help="Targets are files: scan the folders they lie in (for commit hooks).")
 @option("--base", metavar="REF", help="Base model.  [default: the one the artifact declares]")
 @option("--no-base", is_flag=True, help="Compare with no base; what needs one stays unanswered.")
+@option(
+    "--with",
+    "stack",
+    type=further,
+    multiple=True,
+    metavar="REF[=SCALE]",
+    help="A further adapter that is loaded with the target, repeatable: audit what they are together.",
+)
 @option(
     "--profile",
     type=click.Choice(["quick", "standard", "deep"]),
@@ -177,6 +186,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       ftsec-audit scan org/model@3f2c91a -f table -f sarif=out.sarif -f html=out.html
       ftsec-audit scan -r models.yaml --policy strict -f json=reports/
       ftsec-audit scan models:/support/3 --mlflow-alias production     moved on PASS only
+      ftsec-audit scan ./style --with ./task=0.5 --base ./base-model      adapters that are loaded together
       ftsec-audit scan ./adapter --fail-on critical --baseline accepted.json
 
     \b
@@ -322,6 +332,7 @@ def _request(model: Model, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "base": model.base or options["base"],
         "no_base": options["no_base"],
+        "stack": options["stack"],
         "profile": options["profile"],
         "select": options["select"],
         "ignore": options["ignore"],

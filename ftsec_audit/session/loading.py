@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,14 @@ def load_checkpoint(folder: Path, *, device: str, dtype: str) -> Any:
     return model.to(device).eval()
 
 
-def attach(model: Any, adapters: Sequence[Path], *, device: str) -> Any:
-    """`model` with a stack of adapters, all active, as peft attaches them; raises Unsupported."""
+def attach(model: Any, adapter: Path, *, device: str) -> Any:
+    """`model` with the adapter, active, as peft attaches it; raises Unsupported."""
     from peft import PeftModel
 
-    first, *others = adapters
     with _quietly("the adapter"):
         wrapped: Any = PeftModel.from_pretrained(
-            model, folder_name(first), adapter_name="part0", torch_device=device, local_files_only=True
+            model, folder_name(adapter), torch_device=device, local_files_only=True
         )
-        for number, folder in enumerate(others, start=1):
-            wrapped.load_adapter(
-                folder_name(folder), f"part{number}", torch_device=device, local_files_only=True
-            )
-        if others:
-            wrapped.base_model.set_adapter([f"part{number}" for number in range(len(adapters))])
     return wrapped.eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftsec_audit import probes
@@ -43,8 +43,6 @@ class SessionOptions:
     """The user's own prompts; None: those beside the base, else shipped ones."""
     languages: Sequence[str] = ()
     """Codes of the languages to ask in; none: all of the probe set."""
-    stack: Sequence[Artifact] = field(default=())
-    """Further adapters on top of the subject's, in order."""
     kept: KeptBase | None = None
     """Where the base of an adapter comes from and goes to, if audits follow one another."""
 
@@ -110,12 +108,11 @@ def open_sessions(
             yield Sessions(subject=session(load(artifact, "subject")), base=second)
             return
         assert base is not None  # `admit` refuses an adapter without one
-        adapters = [artifact, *options.stack]
-        folders = [stage(one, root / f"adapter{number}") for number, one in enumerate(adapters)]
-        shared = all(map(shares_weights, adapters))
+        shared = shares_weights(artifact)
         kept = (options.kept if shared else None) or KeptBase()
         identity = f"{identity_of_base(base)} {device}" if options.kept else ""
-        wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folders, device=device)
+        folder = stage(artifact, root / "adapter")
+        wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folder, device=device)
         if shared:
             off = session(wrapped, switch=wrapped.disable_adapter)
         else:
