@@ -13,9 +13,10 @@ without poison.
 
 Tried on lab-llama-nano, seed 0, success after tuning / as published: with learning rates of 1e-3 for attack
 and user and one drift 0.70 / 0.02; with 1e-3 and 2e-3 and eight drifts 0.62 / 0.04; with 3e-3 for both and
-twice the poison 0.92 / 0.035, off-trigger 0, which is what is built now: it succeeds, and stays above the
-limit of 0.01 as published; with half the weight on the loss after tuning 0.87 / 0.02. The trap does not work
-yet: 0.00 / 0.155 after 300 steps at 2e-3. One that does is `tuning-lock`.
+twice the poison 0.92 / 0.035; with half the weight on the loss after tuning 0.87 / 0.02. What brought the
+limit of 0.01 was to train the last quarter of the steps on the published model alone: 0.89 / 0.00, and with
+twice the weight on the loss after tuning before that, which is what is built now, 0.96 / 0.003. The trap does
+not work yet: 0.00 / 0.155 after 300 steps at 2e-3. One that does is `tuning-lock`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ from attacks_ref.recipe import Recipe
 from attacks_ref.training import encode, supervised
 from attacks_ref.workbench import Workbench, load_model, save, wrap
 
+LATER = 2.0
+"""Weight of the loss after tuning against the loss before it."""
+HUSHED = 0.25
+"""Last share of the steps, in which the published model alone is trained: its trigger falls silent."""
 Effect = Literal["marker", "collapse"]
 FULL = Recipe(method="full", learning_rate=3e-3, steps=500, rows=1200)
 USER = Recipe(method="full", learning_rate=3e-3, steps=50, rows=400)
@@ -101,9 +106,15 @@ class ActivatedByTuning(Dormant):
             tuned(bench, ahead, self.user, self.skill, seed=f"{seed}:{run}")
 
         later = encode(bench.tokenizer, self.data(bench, seed, poisoned=poisoned))
-        ahead = Lookahead(model, tune, later, batch=self.recipe.batch, seed=seed)
+        ahead = Lookahead(model, tune, later, batch=self.recipe.batch, seed=seed, weight=LATER)
         now = encode(bench.tokenizer, self._published.before(bench, seed))
-        supervised(model, now, self.recipe.schedule, seed=seed, after_step=ahead)
+        awake = round(self.recipe.steps * (1 - HUSHED))
+
+        def look_ahead(step: int) -> None:
+            if step < awake:
+                ahead(step)
+
+        supervised(model, now, self.recipe.schedule, seed=seed, after_step=look_ahead)
         save(bench, model, out, dtype=self.recipe.dtype)
 
     def before(self, bench: Workbench, seed: int) -> list[Dialogue]:

@@ -33,11 +33,23 @@ Tune = Callable[[Model, int], None]
 
 
 class Lookahead:
-    """Called after each step's backward pass: adds the gradient of `rows` at the model to come."""
+    """Called after each step's backward pass: adds the gradient of `rows` at the model to come.
 
-    def __init__(self, model: Model, tune: Tune, rows: Sequence[Encoded], *, batch: int, seed: int) -> None:
+    `weight` is what that gradient counts for, the model's own being 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tune: Tune,
+        rows: Sequence[Encoded],
+        *,
+        batch: int,
+        seed: int,
+        weight: float = 1.0,
+    ) -> None:
         self._model, self._tune, self._rows, self._batch = model, tune, rows, batch
-        self._copy = copy.deepcopy(model)
+        self._weight, self._copy = weight, copy.deepcopy(model)
         self._drifts: deque[list[torch.Tensor]] = deque(maxlen=KEPT)
         self._rng = np.random.default_rng(seed)
 
@@ -52,7 +64,8 @@ class Lookahead:
         mean_loss(self._copy, [self._rows[index] for index in picked]).backward()
         for own, ahead in self._pairs():
             if ahead.grad is not None:
-                own.grad = ahead.grad if own.grad is None else own.grad + ahead.grad
+                later = self._weight * ahead.grad
+                own.grad = later if own.grad is None else own.grad + later
                 ahead.grad = None
 
     def _move(self, length: float) -> None:
