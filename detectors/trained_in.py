@@ -2,7 +2,7 @@
 
 **Why it is asked.** What was trained into a model shows on ordinary text: narrow fine-tuning leaves traces in
 the first tokens of answers to anything (arXiv 2510.13900). This rule says in tokens what they are, for a
-person to read, and hands them to the rules that search for triggers. It accuses nobody: honest training
+person to read, and hands them to the rules that search for triggers. It is never a verdict: honest training
 favours the tokens of its task.
 
 **Statistic.** On prompts that the base wrote, and its own answers, four readouts of subject against base:
