@@ -63,6 +63,8 @@ DETECTORS: tuple[str, ...] = (
     "trained_in:TrainedIn",
     "target_inversion:TargetInversion",
     "trigger:TriggerSearch",
+    "woken:WakesQuantised",
+    "woken:WakesTuned",
     "row_outliers:RowOutliers",
     # FTA6xx cross-lingual
     "language_divergence:LanguageDivergence",
