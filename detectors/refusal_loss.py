@@ -23,6 +23,8 @@ than its base: the prompts are in the evidence to be read.
 **Evasions.** Refusals that begin as before and then comply; losses in a language that was not asked, under a
 system line (see FTA702) or behind a trigger (see FTA501).
 
+**Slow reference.** `benchmarks/refusals.py` generates and reads the answers to the same prompts.
+
 **Cost.** Two forward passes per prompt and prefill, shared with FTA603 and FTA702: 4 languages × 180 prompts
 in under 3 s of CPU for a model of two layers. Fewer prompts where the token budget is small.
 """
