@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import Any
 
@@ -37,7 +38,8 @@ def command(batch_options: tuple[str, ...], **options: Any) -> int:
       ftsec-audit watch --base-model org/base --hub-filter peft --every 1m -- --profile quick -j 4
       ftsec-audit watch --author org --once --since 2026-01-01
 
-    Exit codes, with --once: 0 all polled and scanned · 2 the Hub or a scan could not be reached.
+    Exit codes: 0 ended by Ctrl-C or SIGTERM · with --once: 0 all polled and scanned · 2 the Hub or a scan
+    could not be reached.
     """
     opened = Opened.of({**options, "batch_options": batch_options})
     from ftsec_audit.service.watch import Watch
@@ -59,15 +61,19 @@ def command(batch_options: tuple[str, ...], **options: Any) -> int:
         scanner.run(until_empty=True)
         return exit_codes.COULD_NOT_RUN if scanner.problem else exit_codes.OK
     stopping = threading.Event()
+
+    def end(*_: object) -> None:
+        stopping.set()
+        scanner.stop()
+
+    signal.signal(signal.SIGTERM, end)
     polling = {"every": options["every"], "told": terminal.remark}
     threading.Thread(target=watch.run, args=(stopping,), kwargs=polling, daemon=True).start()
     try:
         scanner.run()
     except KeyboardInterrupt:
-        terminal.remark("ended; what was not finished is scanned the next time")
-    finally:
-        stopping.set()
-        scanner.stop()
+        end()
+    terminal.remark("ended; what was not finished is scanned the next time")
     return exit_codes.OK
 
 

@@ -8,15 +8,15 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders.batch_driver import batch
 from builders.batch_work import job
 from builders.hubs import with_tests
+from builders.killing import alive, documents, log, until
 
 from ftsec_audit.batch.record import Record
 
@@ -26,33 +26,6 @@ REFERENCES = [f"slow:{number}" for number in range(8)]
 def driver(folder: Path, references: list[str] = REFERENCES, **options: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "builders.batch_driver", str(folder), *references]
     return subprocess.Popen(command, env=with_tests(), **options)  # type: ignore[call-overload]
-
-
-def documents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Name → content and time of the last change."""
-    found = (folder / "store").glob("*/[0-9a-f]*.json")
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
-
-
-def log(folder: Path) -> list[tuple[int, str]]:
-    path = folder / "log"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(int(line.split()[0]), line.split()[1]) for line in lines]
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @pytest.mark.parametrize("finished", [0, 1, 4])

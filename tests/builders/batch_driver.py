@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ftsec_audit.batch.executor import Executor, Work
 from ftsec_audit.batch.job import Done
 from ftsec_audit.batch.plan import BatchPlan
 from ftsec_audit.batch.pool import LocalPool
+from ftsec_audit.batch.ray import RayExecutor
 from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.batch.store import Store
 
@@ -49,4 +51,5 @@ def batch(folder: Path, references: Iterable[str], **settings: object) -> Batch:
 if __name__ == "__main__":
     home = Path(sys.argv[1])
     with (home / "events.jsonl").open("a") as events:
-        batch(home, sys.argv[2:], executor=LocalPool(2), observer=Observer(events=events)).run()
+        executor = RayExecutor(2) if "RAY_ADDRESS" in os.environ else LocalPool(2)
+        batch(home, sys.argv[2:], executor=executor, observer=Observer(events=events)).run()

@@ -20,7 +20,7 @@ _PATIENCE = 420.0
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[str]:
+def serving(root: Path, **environment: str) -> Iterator[str]:
     """The address of a server that keeps everything below `root`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -33,6 +33,7 @@ def serving(root: Path) -> Iterator[str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "OMP_NUM_THREADS": "1",
+        **environment,
     }
     log = root / "server.log"
     with log.open("w") as written:
@@ -70,6 +71,11 @@ def register(address: str, name: str, folder: Path) -> str:
         client.create_registered_model(name)
     found = client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id)
     return str(found.version)
+
+
+def tell(address: str, url: str, secret: str, *, name: str) -> None:
+    """Have every new version told to a webhook."""
+    _client(address).create_webhook(name, url, ["model_version.created"], secret=secret)
 
 
 def version(address: str, name: str, number: str) -> Any:
