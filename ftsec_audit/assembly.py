@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftsec_audit.artifact import Artifact, ArtifactKind
-from ftsec_audit.contracts import Subject
+from ftsec_audit.calibration.spectra import bands
+from ftsec_audit.contracts import Measurements, Subject
 from ftsec_audit.errors import SourceError
 from ftsec_audit.fusion import suspicion
 from ftsec_audit.sources.model_card import statements
@@ -49,6 +50,7 @@ def assemble(
         not_looked_at=(*audit.not_looked_at, *_not_looked_at(subject, card)),
         suspicion=suspicion(audit.findings),
         measurements=audit.measurements,
+        benign_spectra=bands(calibration, Measurements(modules=audit.measurements, subject=subject)),
         limits=tuple(_limits(subject, calibration)),
         command=command,
     )

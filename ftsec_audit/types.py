@@ -333,6 +333,29 @@ class ModuleMeasurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpectrumBand:
+    """What the spectra of comparable benign updates of one module type look like, or why that is unknown."""
+
+    role: str
+    """The module type."""
+    block: str
+    """`attention`, `mlp`, …: the part of the transformer that these modules belong to."""
+    rank: int
+    """How many singular values the updates have."""
+    population: Population
+    """The artifacts; their number counts those with such modules of this rank."""
+    repositories: int
+    """How many repositories these are of: each weighs the same."""
+    low: tuple[float, ...] = ()
+    """10th percentile of σᵢ²/Σσ² at each position i, largest value first; empty where there is no band."""
+    median: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    """90th percentile."""
+    missing: str = ""
+    """Why there is no band."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole result of one scan. Everything a format needs; nothing a format adds."""
 
@@ -349,6 +372,8 @@ class Report:
     suppressed: tuple[Suppressed, ...] = ()
     suspicion: Suspicion = Suspicion()
     measurements: tuple[ModuleMeasurement, ...] = ()
+    benign_spectra: tuple[SpectrumBand, ...] = ()
+    """What the measured spectra are drawn over, by module type and rank."""
     limits: tuple[str, ...] = ()
     """What bounded the power of this scan: quantised, no base, small bank, skipped languages."""
     command: str = ""

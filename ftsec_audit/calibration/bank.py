@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -98,9 +98,13 @@ class Calibration:
         one of them are left out. The subject's own repository, and that of any copy of it, never takes
         part: it is recognised by name, by file digest, and by equal features.
         """
-        entries = [entry for entry in self._entries() if feature_set in entry.features]
-        own = _own_repositories(entries, feature_set, features, subject)
-        others = [entry for entry in entries if entry.provenance.repository.lower() not in own]
+        others = [
+            entry
+            for entry in self.others(
+                subject, same=lambda entry: _same(entry.features.get(feature_set, {}), features)
+            )
+            if feature_set in entry.features
+        ]
         widest: Bank | None = None
         for stratum in recipe.strata():
             members = [entry for entry in others if stratum.holds(entry.recipe)]
@@ -110,6 +114,15 @@ class Calibration:
             if widest is not None and widest.n_groups >= enough:
                 return widest
         return widest
+
+    def others(self, subject: Subject | None, *, same: Callable[[Entry], bool]) -> list[Entry]:
+        """The artifacts that a subject may be compared with: none of its own repository or of a copy's.
+
+        They are recognised by name, by file digest, and by `same`, which compares what was measured.
+        """
+        entries = self._entries()
+        own = _own_repositories(entries, subject, same)
+        return [entry for entry in entries if entry.provenance.repository.lower() not in own]
 
     def _entries(self) -> list[Entry]:
         every = (entry for pack in self.packs for entry in pack.entries)
@@ -145,7 +158,7 @@ def _shipped() -> tuple[Pack, ...]:
 
 
 def _own_repositories(
-    entries: Sequence[Entry], feature_set: str, features: Mapping[str, float], subject: Subject | None
+    entries: Sequence[Entry], subject: Subject | None, same: Callable[[Entry], bool]
 ) -> set[str]:
     """Repositories of the bank that the subject itself belongs to or is a copy from, lower case."""
     references, digests = "", set()
@@ -156,7 +169,7 @@ def _own_repositories(
     for entry in entries:
         repository = entry.provenance.repository.lower()
         named = re.search(rf"(?<![\w.-]){re.escape(repository)}(?![\w.-])", references) is not None
-        if named or entry.provenance.sha256 in digests or _same(entry.features[feature_set], features):
+        if named or entry.provenance.sha256 in digests or same(entry):
             own.add(repository)
     return own
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard
 
 from ftsec_audit.calibration.pack import Entry, Pack, Provenance
 from ftsec_audit.calibration.recipe import Recipe
+from ftsec_audit.calibration.spectra import shapes
 from ftsec_audit.contracts import Detector, Measurements, Progress, Subject, WeightDetector
 from ftsec_audit.errors import FtsecError, NotApplicable
 from ftsec_audit.files import sha256
@@ -74,7 +75,12 @@ def build_pack(
         features = {key: values for key, values in features.items() if values}
         if features:
             entries.append(
-                Entry(provenance=_origin(artifact, origin), recipe=Recipe.of(table), features=features)
+                Entry(
+                    provenance=_origin(artifact, origin),
+                    recipe=Recipe.of(table),
+                    features=features,
+                    spectra=shapes(table.modules),
+                )
             )
         else:
             left_out.append(NotLookedAt(what=artifact.reference, reason="holds no update that is measured"))

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ftsec_audit.calibration.recipe import Recipe
+from ftsec_audit.calibration.spectra import LEVELS, Shape, kept
 from ftsec_audit.errors import UsageError
 
 SCHEMA = 1
 _MAX_BYTES = 256 << 20
 _DIGITS = 6
+_SHARE_DIGITS = 4
+"""Of shares, which are drawn and not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,13 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One benign artifact: origin, recipe, and its features by feature set."""
+    """One benign artifact: origin, recipe, its features by feature set, and the shape of its spectra."""
 
     provenance: Provenance
     recipe: Recipe
     features: Mapping[str, Mapping[str, float]]
+    spectra: tuple[Shape, ...] = ()
+    """By module type and rank; none in packs that were written before 2026.11.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,7 @@ class Pack:
                         name: [_rounded(values.get(key)) for key in columns[name]]
                         for name, values in entry.features.items()
                     },
+                    "spectra": [_written(shape) for shape in entry.spectra],
                 }
                 for entry in self.entries
             ],
@@ -139,6 +145,7 @@ class Pack:
                     features={
                         str(name): _present(columns[name], values) for name, values in raw["features"].items()
                     },
+                    spectra=tuple(_shape(shape) for shape in raw.get("spectra", ())),
                 )
                 for raw in document["entries"]
             ),
@@ -166,6 +173,27 @@ def _rounded(value: float | None) -> float | None:
 def _present(columns: list[str], values: list[float | None]) -> dict[str, float]:
     pairs = zip(columns, values, strict=True)
     return {str(key): float(value) for key, value in pairs if value is not None and math.isfinite(value)}
+
+
+def _written(shape: Shape) -> dict[str, Any]:
+    shares = [[float(f"{share:.{_SHARE_DIGITS}g}") for share in row] for row in shape.shares]
+    return {
+        "role": shape.role,
+        "block": shape.block,
+        "rank": shape.rank,
+        "modules": shape.modules,
+        "shares": shares,
+    }
+
+
+def _shape(raw: Mapping[str, Any]) -> Shape:
+    """Raises ValueError for what no spectrum can be."""
+    shares = tuple(tuple(float(share) for share in row) for row in raw["shares"])
+    rank, modules = int(raw["rank"]), int(raw["modules"])
+    well_formed = len(shares) == len(LEVELS) and {len(row) for row in shares} == {kept(rank)}
+    if not well_formed or not all(0 <= share <= 1 for row in shares for share in row):
+        raise ValueError(f"a spectrum of {rank} values has other shares")
+    return Shape(role=str(raw["role"]), block=str(raw["block"]), rank=rank, modules=modules, shares=shares)
 
 
 def _strings(kind: type[Any], raw: Mapping[str, Any]) -> dict[str, str]:

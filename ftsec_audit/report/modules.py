@@ -47,6 +47,18 @@ def spectrum(module: ModuleMeasurement) -> list[float]:
     return [value for value in values if math.isfinite(value) and value >= 0][:MAX_VALUES]
 
 
+def n_values(module: ModuleMeasurement) -> int:
+    """How many singular values were measured; 0 without a spectrum."""
+    values = module.values.get("singular_values")
+    return len(values) if isinstance(values, list) else 0
+
+
+def norm(module: ModuleMeasurement) -> float:
+    """‖ΔW‖_F; NaN where no spectrum was measured."""
+    values = module.values.get("singular_values")
+    return math.hypot(*values) if isinstance(values, list) else math.nan
+
+
 def top_share(module: ModuleMeasurement) -> float | None:
     """σ₁²/Σσ²."""
     values = module.values.get("singular_values")
@@ -59,9 +71,8 @@ def top_share(module: ModuleMeasurement) -> float | None:
 
 def update_size(module: ModuleMeasurement) -> float | None:
     """‖ΔW‖_F/√(d_out·d_in): the root mean square of the update's entries."""
-    values = module.values.get("singular_values")
-    if isinstance(values, list):
-        return math.hypot(*values) / math.sqrt(max(math.prod(map(float, module.shape)), 1.0))
+    if isinstance(module.values.get("singular_values"), list):
+        return norm(module) / math.sqrt(max(math.prod(map(float, module.shape)), 1.0))
     logarithm = _scalar(module, "log_rms_update")
     return None if logarithm is None else math.exp(min(logarithm, 700.0))
 

@@ -1,4 +1,4 @@
-"""Singular spectra of single modules over those of their kind, as the numbers that a drawing needs."""
+"""Singular spectra of single modules over benign ones and those of their kind, as numbers for a drawing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ftsec_audit.report import modules as of_module
 from ftsec_audit.report.phrases import number, percent
-from ftsec_audit.types import ModuleMeasurement, Report
+from ftsec_audit.types import ModuleMeasurement, Report, SpectrumBand
+from ftsec_audit.weights.naming import category_of
 
 BOX = (0.0, 0.0, 176.0, 104.0)
 _LEFT, _TOP, _RIGHT, _BOTTOM = 30.0, 8.0, 170.0, 92.0
@@ -26,7 +27,7 @@ Powers = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """The singular values of one module's update, over those of its kind in the same artifact."""
+    """The singular values of one module's update, over benign ones and those of its kind in the artifact."""
 
     title: str
     module: int
@@ -35,8 +36,14 @@ class Spectrum:
     marked: bool
     line: str
     """Points of a polyline, largest value first."""
-    band: str
+    siblings: str
     """Points of a polygon: 5th to 95th percentile of the modules of that type that are not marked."""
+    benign: str
+    """Points of a polygon: 10th to 90th percentile of comparable benign updates, scaled to the same ‖ΔW‖."""
+    median: str
+    """Points of a polyline: the median of these."""
+    population: str
+    """Who the benign ones are, or why there are none."""
     ticks: tuple[tuple[float, str], ...]
     """Height and label of powers of ten."""
 
@@ -46,13 +53,30 @@ class _Measured(NamedTuple):
     module: ModuleMeasurement
     values: Values
     marked: bool
+    benign: SpectrumBand | None
+
+
+class _Edges(NamedTuple):
+    """Lower and upper edge of what a spectrum is drawn over, and the line between; empty without any."""
+
+    low: Values = ()
+    high: Values = ()
+    median: Values = ()
 
 
 def spectra(report: Report) -> list[Spectrum]:
     """The modules that detections name, then those with the most energy in one direction."""
     marked = of_module.marked(report)
+    benign = {(band.role, band.block, band.rank): band for band in report.benign_spectra}
     spectra = [
-        _Measured(i, m, of_module.spectrum(m), m.name in marked) for i, m in enumerate(report.measurements)
+        _Measured(
+            i,
+            m,
+            of_module.spectrum(m),
+            m.name in marked,
+            benign.get((m.role, category_of(m.name), of_module.n_values(m))),
+        )
+        for i, m in enumerate(report.measurements)
     ]
     measured = sorted((one for one in spectra if one.values and max(one.values) > 0), key=_order)
     siblings: dict[str, list[Values]] = defaultdict(list)
@@ -60,9 +84,25 @@ def spectra(report: Report) -> list[Spectrum]:
         if not one.marked:
             siblings[one.module.role].append(one.values)
     bands = {role: _band(values) for role, values in siblings.items()}
-    shown = [(one, bands.get(one.module.role, ([], []))) for one in measured[:_MAX_SPECTRA]]
-    powers = _powers([*one.values, *low, *high] for one, (low, high) in shown)
-    return [_drawn(one, band, powers) for one, band in shown]
+    shown = [
+        (one, bands.get(one.module.role, _Edges()), _scaled(one.benign, one.module))
+        for one in measured[:_MAX_SPECTRA]
+    ]
+    powers = _powers(
+        [*one.values, *kind.low, *kind.high, *benign.low, *benign.high] for one, kind, benign in shown
+    )
+    return [_drawn(*drawn, powers) for drawn in shown]
+
+
+def _scaled(band: SpectrumBand | None, module: ModuleMeasurement) -> _Edges:
+    """Shares of the energy as singular values of an update of this module's size."""
+    size = of_module.norm(module)
+    if band is None or not 0 < size < math.inf:
+        return _Edges()
+    edges = (
+        [math.sqrt(max(share, 0.0)) * size for share in edge] for edge in (band.low, band.high, band.median)
+    )
+    return _Edges(*edges)
 
 
 def _order(one: _Measured) -> tuple[float, ...]:
@@ -70,19 +110,26 @@ def _order(one: _Measured) -> tuple[float, ...]:
     return (0, layer) if one.marked else (1, -_share(one.module), layer)
 
 
-def _drawn(one: _Measured, band: tuple[Values, Values], powers: Powers) -> Spectrum:
+def _drawn(one: _Measured, kind: _Edges, benign: _Edges, powers: Powers) -> Spectrum:
     module, values = one.module, one.values
-    low, high = (
-        [_point(i, len(values), v, powers) for i, v in enumerate(edge[: len(values)])] for edge in band
-    )
     share = _share(module)
+
+    def line(heights: Values) -> list[tuple[float, float]]:
+        return [_point(i, len(values), v, powers) for i, v in enumerate(heights[: len(values)])]
+
+    def outline(edges: _Edges) -> str:
+        return _points(line(edges.high) + line(edges.low)[::-1])
+
     return Spectrum(
         title=f"layer {module.layer} {module.role}" if module.layer is not None else module.name,
         module=one.place,
         caption=f"σ₁ {number(max(values))}" + (f", {percent(share)} of the energy" if share else ""),
         marked=one.marked,
-        line=_points(_point(i, len(values), value, powers) for i, value in enumerate(values)),
-        band=_points(high + low[::-1]),
+        line=_points(line(values)),
+        siblings=outline(kind),
+        benign=outline(benign),
+        median=_points(line(benign.median)),
+        population=_population(one.benign),
         ticks=tuple((_height(power, powers), f"1e{power}") for power in powers),
     )
 
@@ -104,13 +151,23 @@ def _height(exponent: float, powers: Powers) -> float:
     return _TOP + (_BOTTOM - _TOP) * min(max(depth, 0.0), 1.0)
 
 
-def _band(spectra: Sequence[Values]) -> tuple[Values, Values]:
+def _population(band: SpectrumBand | None) -> str:
+    """`33 adapters of 13 repositories, lora · r 5-8`, or why there is no band."""
+    if band is None:
+        return "no benign band"
+    if band.missing:
+        return f"no benign band: {band.missing}"
+    n, repositories = band.population.n, band.repositories
+    return f"benign n = {n} of {repositories} repositories, {band.population.stratum}"
+
+
+def _band(spectra: Sequence[Values]) -> _Edges:
     """5th and 95th percentile at each index; empty when there are too few modules to speak of any."""
     if len(spectra) < _LEAST_SIBLINGS:
-        return [], []
+        return _Edges()
     columns = [sorted(column) for column in zip(*spectra, strict=False)]
     low, high = ([column[round(q * (len(column) - 1))] for column in columns] for q in (0.05, 0.95))
-    return low, high
+    return _Edges(low, high)
 
 
 def _share(module: ModuleMeasurement) -> float:

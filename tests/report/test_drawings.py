@@ -113,7 +113,7 @@ def test_spectra_show_the_modules_that_findings_name_first() -> None:
         (drawn[4].title, False),
     ]
     assert all(len(s.line.split()) == 16 for s in drawn)
-    assert all(len(s.band.split()) == 32 for s in drawn)
+    assert all(len(s.siblings.split()) == 32 for s in drawn)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_odd_spectra_are_drawn_or_left_out(values: list[float]) -> None:
 def test_spectra_of_different_length_share_a_band_as_far_as_all_reach() -> None:
     modules = [replace(_module(i, 1.0), values={"singular_values": [1.0] * (2 + i)}) for i in range(9)]
     drawn = spectra(_with(modules))
-    assert len(drawn[0].band.split()) == 4
+    assert len(drawn[0].siblings.split()) == 4
 
 
 def _with(modules: tuple[ModuleMeasurement, ...] | list[ModuleMeasurement]) -> Report:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import browser
 import pytest
 from builders import reports
+from builders.adapters import write_adapter
 from builders.everything import everything
 
+from detectors.spectral_signature import SpectralSignature
+from ftsec_audit import api
+from ftsec_audit.calibration.bank import Calibration
+from ftsec_audit.calibration.build import build_pack
+from ftsec_audit.calibration.pack import Pack, Provenance
 from ftsec_audit.report import html
+from ftsec_audit.sources import resolve
 from ftsec_audit.types import Report
+from ftsec_audit.weights.stream import deltas
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -168,6 +177,56 @@ def test_nothing_is_told_by_hovering_alone(folder: Path, tab: browser.Page) -> N
     )
     assert len(names) == 3 * 224
     assert set(names) <= listed
+
+
+@pytest.fixture(scope="module")
+def benign(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """Seven adapters of six repositories."""
+    root = tmp_path_factory.mktemp("benign")
+    artifacts = [
+        (resolve(str(write_adapter(root / f"a{i}", seed=i))), Provenance(repository=f"org/r{min(i, 5)}"))
+        for i in range(7)
+    ]
+    return build_pack(artifacts, [SpectralSignature()], stream=deltas, name="ours", version="1").pack
+
+
+def test_spectra_lie_over_the_benign_band_and_it_is_said_whose(
+    benign: Pack, folder: Path, tab: browser.Page
+) -> None:
+    subject = write_adapter(folder / "subject", seed=9)
+    calibration = Calibration(packs=(benign,))
+    report = api.scan(str(subject), no_base=True, profile="quick", calibration=calibration, cache=False)
+    _open(tab, report, folder)
+    assert tab.console == []
+    figures = tab.evaluate("[...document.querySelectorAll('.spectrum')].map(f => f.innerText)")
+    assert len(figures) == 8
+    whose = "benign n = 7 of 6 repositories, llama · lora · r 1-4 · attention · causal_lm"
+    assert all(whose in figure for figure in figures)
+    assert "Benign: ours@1." in tab.evaluate("document.querySelector('#weights').innerText")
+    for drawn, colour in (("polygon.band", "fill"), ("polyline.median", "stroke")):
+        measure = f"e => [e.getBBox().width, e.getBBox().height, getComputedStyle(e).{colour}]"
+        boxes = tab.evaluate(f"[...document.querySelectorAll('.spectrum {drawn}')].map({measure})")
+        assert len(boxes) == len(figures)
+        assert all(width > 100 and height > 5 and paint != "none" for width, height, paint in boxes)
+    order = (
+        "[...document.querySelector('.spectrum svg').children].map(e => e.className.baseVal).filter(Boolean)"
+    )
+    drawn_in = tab.evaluate(order)
+    assert drawn_in.index("band") < drawn_in.index("line"), "behind the spectrum"
+
+
+def test_without_a_benign_band_it_is_said_why(benign: Pack, folder: Path, tab: browser.Page) -> None:
+    old = replace(benign, entries=tuple(replace(entry, spectra=()) for entry in benign.entries))
+    few = replace(benign, entries=benign.entries[:3])
+    subject = write_adapter(folder / "subject", seed=9)
+    for pack, reason in ((old, "before packs kept spectra"), (few, "3 comparable repositories, 5 needed")):
+        calibration = Calibration(packs=(pack,))
+        report = api.scan(str(subject), no_base=True, profile="quick", calibration=calibration, cache=False)
+        _open(tab, report, folder)
+        assert tab.evaluate("document.querySelectorAll('.spectrum polygon.band').length") == 0
+        figures = tab.evaluate("[...document.querySelectorAll('.spectrum')].map(f => f.innerText)")
+        assert figures
+        assert all("no benign band: " in figure and reason in figure for figure in figures)
 
 
 def test_it_fits_a_narrow_window(folder: Path, tab: browser.Page) -> None:
