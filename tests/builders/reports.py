@@ -23,6 +23,7 @@ from ftsec_audit.types import (
     Report,
     Rule,
     Severity,
+    SpectrumBand,
     Suppressed,
     Suspicion,
     Verdict,
@@ -114,6 +115,7 @@ def passing() -> Report:
         ),
         suspicion=Suspicion(total=0.31, families={"structure": 0.0, "spectral": 0.31}),
         measurements=modules(),
+        benign_spectra=tuple(_benign(role) for role in ROLES),
         limits=("int8 quantisation of the base hides changes below 1e-3 of the norm",),
         command="ftsec-audit scan acme/support-lora@3f2c91a --profile standard --seed 0",
     )
@@ -364,6 +366,23 @@ def _module(role: str, layer: int, *, decay: float, chance: random.Random) -> Mo
             "log_rms_update": math.log(math.sqrt(energy) / 4096),
             "entry_kurtosis": (9.0 if decay < 0.5 else 3.2) * chance.uniform(0.9, 1.3),
         },
+    )
+
+
+def _benign(role: str) -> SpectrumBand:
+    """Invented, as everything here is: spectra that fall off by 0.6 to 0.88 from one value to the next."""
+    falling = [[decay ** (2 * i) for i in range(16)] for decay in (0.6, 0.75, 0.88)]
+    shares = [[square / sum(squares) for square in squares] for squares in falling]
+    low, median, high = zip(*(sorted(column) for column in zip(*shares, strict=True)), strict=True)
+    return SpectrumBand(
+        role=role,
+        block="attention" if role in ROLES[:4] else "mlp",
+        rank=16,
+        population=Population(id=_POPULATION.id, stratum=_POPULATION.stratum, n=_POPULATION.n),
+        repositories=96,
+        low=low,
+        median=median,
+        high=high,
     )
 
 
