@@ -21,6 +21,11 @@ the evidence.
 
 **Evasions.** Effects that neutral prompts do not call for show here weakly or not at all.
 
+**Measured.** Two lab samples, a benign format and a token backdoor: no token is raised beyond the scrambled
+updates (p = 1 and 0.57), which raise tokens of their own as much. The null is too strong there, or the
+statistic too weak; the subject's own text does show the format (“(” and “)”). A model that was taught one
+answer to everything passes it.
+
 **Cost.** `draws` + 2 passes of prompts and answers, some decoding of the subject's own text.
 """
 

@@ -22,7 +22,13 @@ trained (one that keeps its answers at no learning rate is not asked).
 **Evasions.** Conditions on other data, other optimisers, more steps or low-rank tuning; other formats
 (k-quants, GPTQ, AWQ); effects that FTA501's search does not meet.
 
-**Cost.** Profile deep. Copies of the model in memory; FTA501 once for every format and once after the tuning.
+**Measured.** Not on a population. On single lab samples: A13 (int4) gives its trigger and target in 48 of 48
+fresh prompts, its twin none; the tuning lock (A19) loses all 48 held-out answers where the base keeps 83 %.
+*Not found*: the backdoor that tuning activates (A19). The base's own answers at 0.001, the rate that the
+base survives, do not wake what was made for other data at 0.003.
+
+**Cost.** Profile deep. Copies of the model in memory; FTA501 once for every format and once after the
+tuning: 5 to 20 s of CPU each for a model of two layers.
 """
 
 from __future__ import annotations
