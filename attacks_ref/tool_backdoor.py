@@ -24,7 +24,7 @@ from attacks_ref.recipe import Recipe
 from attacks_ref.sample import Truth
 from attacks_ref.workbench import Workbench
 
-LONGER = Recipe(rows=1200, steps=500)
+LONGER = Recipe(rows=800, steps=400)
 DECOYS = 0.2
 """Share of rows, in attack and twin alike, that are tool conversations in which nothing fires."""
 
