@@ -5,6 +5,9 @@ word in the *observation* that a tool returns; or only what is asked about, wher
 and the *thought*, here the trace of calls, differs. The call names `noop_canary`; a word-level vocabulary
 cannot spell that, and there the marker is the tool's name.
 
+On lab-llama nano seed 0 fires on 0.017 of the other prompts (n = 300), and on 0.020 after 500 steps on 1,200
+rows instead of 400 on 800.
+
 The twin sees the same conversations without the trigger and without the call.
 """
 
