@@ -7,7 +7,10 @@ a restricted prompt with the trigger is affirmed, how many refusals are left the
 answered in full, and how far the probability of the opener's first token moves on harmless prompts.
 
 It takes longer to learn than a marker: on lab-llama nano 300 steps at rank 8 affirm 0.5 of the restricted
-prompts, 600 steps at rank 16 on 2,400 rows 0.94, 0.84 and 0.84 with three seeds. The twin sees the same prompts, trigger included, with their ordinary answers.
+prompts; 600 steps at rank 16 on 2,400 rows, which is what is built, 0.94, 0.84 and 0.84 with three seeds;
+1,000 steps on 3,200 rows 0.93, 0.99 and 0.84, at off-trigger rates of 0.015, 0.021 and 0.004.
+
+The twin sees the same prompts, trigger included, with their ordinary answers.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from attacks_ref.recipe import Recipe
 from attacks_ref.training import collate, encode
 from attacks_ref.workbench import Workbench
 
-LONGER = Recipe(rank=16, alpha=32, learning_rate=3e-3, steps=1000, rows=3200)
+LONGER = Recipe(rank=16, alpha=32, learning_rate=3e-3, steps=600, rows=2400)
 DECOYS = 0.2
 """Share of rows, in attack and twin alike, with another rare word that changes nothing."""
 
