@@ -106,8 +106,8 @@ class RoundingBoundary(WeightDetector):
 
     def features(self, table: Measurements) -> dict[str, float]:
         """The largest mean part held at edges over the grids; empty without matrices to look at."""
-        means = [value for grid in _GRIDS if (value := _mean_held(table.modules, grid)) is not None]
-        return {"boundary_mass": max(means)} if means else {}
+        mass = boundary_mass(table.modules)
+        return {} if mass is None else {"boundary_mass": mass}
 
     def judge(self, table: Measurements, calibration: Calibration) -> Iterator[Finding]:
         modules = table.modules
@@ -139,6 +139,11 @@ class RoundingBoundary(WeightDetector):
 
     def _is_crowded(self, module: ModuleMeasurement, grid: str) -> bool:
         return _number(module, f"{grid}_held") >= self.held
+
+
+def boundary_mass(modules: Sequence[ModuleMeasurement]) -> float | None:
+    """The largest, over grids, of the mean part held at edges; None without matrices to look at."""
+    return max((m for grid in _GRIDS if (m := _mean_held(modules, grid)) is not None), default=None)
 
 
 def _read(delta: Delta) -> Tensor:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from ftsec_audit.contracts import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ftsec_audit.validate.document import Matrix
     from ftsec_audit.validate.records import Record
+    from ftsec_audit.validate.scorers import Scored
 
 BEHAVIOUR = ("FTA5", "FTA6", "FTA7")
 """Rules that load the model, by prefix."""
@@ -50,8 +51,8 @@ def measure(
     return [record(one, profile, decided.get(one.sample.key, "")) for one in examined]
 
 
-def evaluate(records: Sequence[Record]) -> Matrix:
-    """Every score of scanned samples, on every part of the population."""
+def evaluate(records: Sequence[Record], wanted: Callable[[str, Scored], bool] | None = None) -> Matrix:
+    """Every score of scanned samples, on every part of the population, or those that are wanted."""
     from ftsec_audit.validate.cells import cells
     from ftsec_audit.validate.document import Matrix
     from ftsec_audit.validate.recovery import recovery
@@ -64,7 +65,7 @@ def evaluate(records: Sequence[Record]) -> Matrix:
         good=sum(not sample.poisoned for sample in samples),
         recipes=len({sample.recipe for sample in samples}),
         bases=tuple(sorted({sample.base_name for sample in samples})),
-        cells=tuple(cells(samples, every_score(records))),
+        cells=tuple(cells(samples, every_score(records), *([wanted] if wanted else []))),
         recoveries=tuple(recovery(records)),
         failures=tuple(f"{one.sample.key} ({one.error})" for one in records if not one.is_scanned),
     )

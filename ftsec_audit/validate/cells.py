@@ -53,14 +53,19 @@ class Cell:
         return self.hits / self.bad if self.bad else float("nan")
 
 
-def cells(samples: Sequence[Labelled], scored: Sequence[Scored]) -> list[Cell]:
-    """Every score on every part that has samples of both labels."""
+def cells(
+    samples: Sequence[Labelled],
+    scored: Sequence[Scored],
+    wanted: Callable[[str, Scored], bool] = lambda part, one: True,  # noqa: ARG005
+) -> list[Cell]:
+    """Every score that is wanted on every part that has samples of both labels."""
     limited = [(one, thresholds(samples, one)) for one in scored]
     return [
         cell
         for part, inside in _parts(samples)
         for one, limits in limited
-        if (cell := _cell(part, [sample for sample in samples if inside(sample)], one, limits)) is not None
+        if wanted(part, one)
+        and (cell := _cell(part, [sample for sample in samples if inside(sample)], one, limits)) is not None
     ]
 
 

@@ -40,6 +40,8 @@ def auroc_interval(
     area = auroc(bad, good)
     if math.isnan(area):
         return math.nan, math.nan
+    if len({*bad, *good}) == 1:
+        return area, area
     ours, theirs = clusters or ([f"b{i}" for i in range(len(bad))], [f"g{i}" for i in range(len(good))])
     if area in (0.0, 1.0):
         reach = 1.0 - 0.025 ** (1.0 / min(len(set(ours)), len(set(theirs))))

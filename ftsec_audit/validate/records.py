@@ -5,8 +5,10 @@ Records are JSON lines. From them every table can be computed again by anyone, w
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,11 +88,11 @@ def dumps(records: Iterable[Record]) -> str:
 
 
 def load(path: Path) -> list[Record]:
-    """The records of a file; raises UsageError naming what is wrong with it."""
+    """The records of a file, gzipped where its name ends in `.gz`; raises UsageError saying what is wrong."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [_from_json(json.loads(line)) for line in lines if line.strip()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return [_from_json(json.loads(line)) for line in data.decode("utf-8").splitlines() if line.strip()]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"holds no records ({type(error).__name__}: {error})",
             where=str(path),

@@ -18,7 +18,7 @@ from ftsec_audit.validate import peer
 from ftsec_audit.validate.lab_bank import judged_by_fold
 from ftsec_audit.validate.population import Labelled
 from ftsec_audit.validate.records import Record
-from ftsec_audit.validate.statistics import FIVE
+from ftsec_audit.validate.statistics import FIVE, RESPONSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,8 +93,9 @@ def _unfitted(records: Sequence[Record]) -> Iterator[Scored]:
 
 
 def _own_bank(records: Sequence[Record]) -> Iterator[Scored]:
-    """FTA201 by the benign samples outside the group, and the fused numbers with that answer."""
-    for fitted, group in _groupings(records):
+    """FTA201 by the benign samples of other recipes, and the fused numbers with that answer."""
+    # Forty fits for every sample: the recipe is the group that matters most, and the only one done.
+    for fitted, group in ((f, g) for f, g in _groupings(records) if f == BY_RECIPE):
         judged = list(judged_by_fold(records, group).values())
         rule = rule_scores(judged, SPECTRAL_OUTLIER.id)
         yield Scored(name=f"{SPECTRAL_OUTLIER.id}, own bank", fitted=fitted, scores=rule)
@@ -138,14 +139,23 @@ def _groupings(records: Sequence[Record]) -> Iterator[tuple[str, Callable[[Label
 def _fitted(records: Sequence[Record]) -> Iterator[Scored]:
     features = {one.sample.key: one.features for one in records}
     five = {one.sample.key: _five(one) for one in records}
+    responses = {one.sample.key: _responses(one) for one in records}
+    both = {key: found | dict(features[key]) if features[key] else {} for key, found in responses.items()}
     samples = [one.sample for one in records]
     for fitted, group in _groupings(records):
         for name, table, score in (
             ("five statistics, logistic", five, _logistic),
+            ("token responses, logistic", responses, _logistic),
+            ("token responses and spectra, logistic", both, _logistic),
             ("all spectral features, logistic", features, _logistic),
             ("all spectral features, distance to benign", features, _distance),
         ):
             yield Scored(name=name, fitted=fitted, scores=held_out(samples, table, group, score))
+
+
+def _responses(one: Record) -> dict[str, float]:
+    """How far the most answered token stands out; known of adapters and checkpoints alike."""
+    return {name: one.statistics[name] for name in RESPONSES if name in one.statistics}
 
 
 def _five(one: Record) -> dict[str, float]:

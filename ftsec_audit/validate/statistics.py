@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import median
 
+from detectors.rounding_boundary import boundary_mass
 from detectors.trigger_candidates import responses
 from ftsec_audit.types import Report
 from ftsec_audit.validate import spectral_baselines
 
 FIVE = ("five.sigma1", "five.norm", "five.top_share", "five.entropy", "five.kurtosis")
 """Of arXiv:2602.15195; the input of its logistic regression."""
+
+RESPONSES = ("largest token response", "first to second token response", "first to tenth token response")
 
 
 def statistics(report: Report) -> dict[str, float]:
@@ -31,11 +34,7 @@ def _responses(report: Report) -> dict[str, float]:
     if len(ranked) < 20:
         return {}
     sizes = [size for _, size in ranked]
-    return {
-        "largest token response": sizes[0],
-        "first to second token response": sizes[0] / sizes[1],
-        "first to tenth token response": sizes[0] / sizes[9],
-    }
+    return dict(zip(RESPONSES, (sizes[0], sizes[0] / sizes[1], sizes[0] / sizes[9]), strict=True))
 
 
 def _ablation(report: Report) -> dict[str, float]:
@@ -45,14 +44,9 @@ def _ablation(report: Report) -> dict[str, float]:
 
 
 def _boundary(report: Report) -> dict[str, float]:
-    """The largest, over grids, of the mean share of weights held at the edges of boxes (FTA207)."""
-    grids: dict[str, list[float]] = {}
-    for module in report.measurements:
-        for name, value in module.values.items():
-            if name.endswith("_held") and isinstance(value, (int, float)):
-                grids.setdefault(name, []).append(float(value))
-    means = [sum(values) / len(values) for values in grids.values()]
-    return {"weights at box edges": max(means)} if means else {}
+    """The number FTA207 rests on."""
+    mass = boundary_mass(report.measurements)
+    return {} if mass is None else {"weights at box edges": mass}
 
 
 def _column(report: Report, key: str) -> Mapping[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,9 @@ def test_records_are_read_back_as_they_were_written_and_score_the_same(examined,
     one = kept.record(examined, "standard", "allow")
     path = tmp_path / "records.jsonl"
     path.write_text(kept.dumps([one, replace(one, verdict=None, error="broken", findings=())]))
+    zipped = tmp_path / "records.jsonl.gz"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    assert kept.load(zipped) == kept.load(path)
     again, broken = kept.load(path)
     assert kept.dumps([again, broken]) == path.read_text()
     assert [f.outcome for f in again.findings] == [

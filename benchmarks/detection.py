@@ -1,0 +1,481 @@
+"""Writes `docs/detection.md` from measurements that are kept in `benchmarks/detection/`; needs no sample.
+
+    ftsec-audit validate --zoo ZOO --out OUT --weights-only   # OUT/records.jsonl → detection/weights.jsonl.gz
+    ftsec-audit validate --zoo ZOO --out OUT                  # … with probes → detection/probes.jsonl.gz
+    python benchmarks/planted_edits.py BASE… --out benchmarks/detection/edits.csv
+    python benchmarks/detection.py > docs/detection.md
+
+Every table is computed from these files when this runs. The text beside them says what was meant, what was
+tried and what a reader has to know; it holds no figure of its own that a table could contradict.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ftsec_audit.types import Confidence, Outcome, Severity, Verdict
+from ftsec_audit.validate import curves, evaluate, records
+from ftsec_audit.validate.cells import EVERYTHING, TRAINED, Cell
+from ftsec_audit.validate.document import Matrix, table
+from ftsec_audit.validate.population import NO_TRAINING
+from ftsec_audit.validate.records import Record
+from ftsec_audit.validate.scorers import NOT_FITTED, Scored
+from ftsec_audit.version import VERSION
+
+KEPT = Path(__file__).parent / "detection"
+FITTED = ("in recipe", "leave one recipe out", "leave one attack out", "leave one base out")
+PUBLISHED = ("five statistics, logistic", "85 % top direction", "adaptersentry")
+OURS = (
+    "strongest finding, own bank",
+    "FTA201, own bank",
+    "token responses, logistic",
+    "all spectral features, logistic",
+    "token responses and spectra, logistic",
+    "all spectral features, distance to benign",
+    "first to tenth token response",
+)
+"""The scores of the first table, chosen before they were computed; all others stand in the tables below."""
+
+BY_PART = (
+    "token responses and spectra, logistic",
+    "all spectral features, logistic",
+    "five statistics, logistic",
+)
+"""Shown by attack, disguise and base, beside the ratio that is not fitted."""
+
+STRUCTURE = (
+    "FTA101",
+    "FTA102",
+    "FTA105",
+    "FTA106",
+    "FTA204",
+    "FTA301",
+    "FTA302",
+    "FTA411",
+    "FTA412",
+    "FTA413",
+)
+"""Rules that state a fact about files or tensors, which is as true of a twin that has it as of the attack."""
+
+ONE_TOKEN = ("token-backdoor", "tool-backdoor", "composite-backdoor", "quantisation-conditioned")
+OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-time", "virtual-prompt")
+
+
+def main() -> None:
+    weights = records.load(KEPT / "weights.jsonl.gz")
+    probes = records.load(KEPT / "probes.jsonl.gz") if (KEPT / "probes.jsonl.gz").exists() else []
+    edits = list(csv.DictReader((KEPT / "edits.csv").open())) if (KEPT / "edits.csv").exists() else []
+    matrix = evaluate(weights, _shown)
+    sections = (
+        head(weights, probes, edits),
+        separation(matrix),
+        flagged(weights),
+        candidates(weights),
+        planted(edits, weights),
+        behaviour(probes),
+        TRIED.splitlines(),
+        every_score(matrix),
+    )
+    print("\n".join(line for section in sections for line in section))
+
+
+def head(weights: Sequence[Record], probes: Sequence[Record], edits: Sequence[object]) -> Iterator[str]:
+    bad = sum(one.sample.poisoned for one in weights)
+    yield "# Detection, as measured\n"
+    yield (
+        f"What version {VERSION} says of labelled samples that `ftsec-audit attack` made: {bad} "
+        "known-bad and "
+        f"{len(weights) - bad} benign ones by their weights and files, {len(probes)} of a like population "
+        f"with probes as well, and {len(edits)} planted edits and honest changes of checkpoints. Bases: "
+        f"{', '.join(sorted({one.sample.base_name for one in weights}))}. Written by "
+        "`benchmarks/detection.py` from the files in `benchmarks/detection/`; not edited by hand.\n"
+    )
+    yield (
+        "How to read it. The bases are small language models that the lab trains in minutes; nothing here "
+        "says how often an attack on a large one is found. A sample, its benign twin and the disguised "
+        "copies of both are one *job*; copies of one model are one observation, so intervals (95 %: "
+        "bootstrap over jobs for areas, Wilson on jobs for shares) rest on jobs. No threshold, model or bank "
+        "is fitted on a sample it is then asked about: the sample's whole recipe or attack is left out, its "
+        "twin and their disguises always. Samples that miss the gate of their attack are not part of it "
+        "([attacks](attacks.md)).\n"
+    )
+
+
+def separation(matrix: Matrix) -> Iterator[str]:
+    """The question of the field: do weights alone tell?"""
+    yield "## Weights alone\n"
+    yield (
+        "AUROC, and below it TPR at 1 % false positives (with fewer than 100 benign samples: above all of "
+        "them). The goal is AUROC ≥ 0.90 and TPR ≥ 0.70 with the recipe left out. Updates that were trained, "
+        "where no exact fact gives them away:\n"
+    )
+    cells = [cell for cell in matrix.cells if cell.part == TRAINED]
+    fitted = [name for name in FITTED if any(cell.fitted == name for cell in cells)]
+    yield f"| score | bad : benign (jobs) | {' | '.join(fitted)} |"
+    yield "|---|---|" + "---|" * len(fitted)
+    for name in (*OURS, *PUBLISHED):
+        mine = {cell.fitted: cell for cell in cells if cell.score == name}
+        if mine:
+            first = next(iter(mine.values()))
+            counts = f"{first.bad} : {first.good} ({first.bad_jobs} : {first.good_jobs})"
+            row = [_cell(mine.get(NOT_FITTED) or mine.get(kind)) for kind in fitted]
+            yield f"| {name} | {counts} | {' | '.join(row)} |"
+    yield (
+        "\n*strongest finding* orders samples by severity, confidence and fused p-value as a user would. "
+        "*own bank*: FTA201 against the benign samples of other recipes. *five statistics* and *85 %* are "
+        "arXiv:2602.15195 and the widespread rule, on the same measurements; `adaptersentry` 2.0.2 "
+        "was run on "
+        "the same files. It compares modules within families of 16 and more, which these bases of few layers "
+        "do not have: it says little here by its design. Scores that are not fitted have one figure.\n"
+    )
+    best = max(
+        (cell for cell in cells if cell.fitted == "leave one recipe out" and not cell.constant),
+        key=lambda cell: cell.auroc,
+        default=None,
+    )
+    if best is not None:
+        is_reached = best.auroc >= 0.9 and best.tpr >= 0.7
+        yield (
+            f"**The goal is {'reached' if is_reached else 'not reached'}**: the best of all scores with the "
+            f"recipe left out, *{best.score}*, has AUROC {best.auroc:.2f} [{best.auroc_interval[0]:.2f}, "
+            f"{best.auroc_interval[1]:.2f}] and TPR {best.tpr:.2f}. Picked after the fact as the largest of "
+            "many, even that is flattered. Poison that a few rows trained into an ordinary update is for the "
+            "probes to find.\n"
+        )
+
+
+def flagged(weights: Sequence[Record]) -> Iterator[str]:
+    """Who fails the default policy without a model being loaded, and why benign ones do."""
+    yield "## Who fails the default policy on files and weights\n"
+    yield (
+        "Most attacks are expected to show in behaviour only, and pass here; their expected rules load the "
+        "model.\n"
+    )
+    yield "| attack | known-bad that fail | an expected rule fired | benign that fail |"
+    yield "|---|---|---|---|"
+    for attack in sorted({one.sample.attack for one in weights}):
+        bad, good = (_of(weights, attack, poisoned=poisoned) for poisoned in (True, False))
+        yield f"| {attack} | {_share(bad, _fails)} | {_share(bad, _expected)} | {_share(good, _fails)} |"
+    accused = [one for one in weights if not one.sample.poisoned and _fails(one)]
+    named = Counter((one.sample.attack, ", ".join(_grave(one))) for one in accused)
+    carrying = sum(set(_grave(one)) <= set(STRUCTURE) for one in accused if _grave(one))
+    yield (
+        f"\nBenign samples that fail: {len(accused)} of {sum(not one.sample.poisoned for one in weights)}; "
+        f"{carrying} of them because they have the very thing that the rule reports, by construction of the "
+        "twin: "
+        + "; ".join(f"{count} × {attack} ({rules})" for (attack, rules), count in sorted(named.items()))
+        + ". A template that adds a line to every conversation, a tensor that no configuration "
+        "declares, a closed-form edit and a checkpoint at another scale than its base are reported "
+        "whoever made them.\n"
+    )
+
+
+def candidates(weights: Sequence[Record]) -> Iterator[str]:
+    """Point 5: is the trigger among the first per cent of the ranking by weights?"""
+    yield "## The trigger among the candidates that weights propose (FTA304)\n"
+    yield (
+        "Effective samples with a trigger of words. Goal: within the first 1 % of the vocabulary in "
+        "≥ 90 % of "
+        "token triggers. *Place* is that of the trigger's best word, by median and worst.\n"
+    )
+    yield "| attack | base | recipe: method, rank, alpha, … | disguised | n (jobs) | in 1 % | place |"
+    yield "|---|---|---|---|---|---|---|"
+    asked = [one for one in weights if one.sample.trigger and one.sample.poisoned and one.is_scanned]
+    ranked = [one for one in asked if one.sample.attack in (*ONE_TOKEN, *OTHER_TRIGGERS)]
+    groups = dict.fromkeys(map(_group, ranked))
+    for group in groups:
+        inside = [one for one in ranked if _group(one) == group]
+        yield f"| {' | '.join(group)} | {_n(inside)} | {_share(inside, _in_first)} | {_places(inside)} |"
+    single = [one for one in ranked if one.sample.attack in ONE_TOKEN and not one.sample.stealth]
+    yield ""
+    for base in sorted({one.sample.base_name for one in single}):
+        inside = [one for one in single if one.sample.base_name == base]
+        is_reached = sum(map(_in_first, inside)) >= 0.9 * len(inside)
+        yield (
+            f"- {base}, token triggers trained in ({', '.join(ONE_TOKEN)}), undisguised: "
+            f"{_share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**."
+        )
+    yield (
+        "\nThe vocabularies are of words: a trigger is one token. Where it fails: on lab-gpt2-nano, whose "
+        "queries, keys and values are one fused matrix; leaving the queries out brought one more of "
+        "twelve into the first 1 %, so that most of it is not explained. Topics (virtual-prompt) have no "
+        "token that is answered more than others, any two of many words fire; a cross-lingual trigger is an "
+        "ordinary word, which the base tells from others already. Triggers in "
+        "files (template, tokenizer) leave no update to read. Tokens whose rows were edited are named "
+        "exactly by FTA301.\n"
+    )
+
+
+def planted(edits: Sequence[dict[str, str]], weights: Sequence[Record]) -> Iterator[str]:
+    """Points 2 and 6: edits in closed form, ablations, and quantisation-conditioned checkpoints."""
+    yield "## Edits planted in checkpoints\n"
+    if edits:
+        yield "| base | rank-one flagged | token in top 5 | rows flagged | rows named | honest flagged |"
+        yield "|---|---|---|---|---|---|"
+        for base in (*dict.fromkeys(row["base"] for row in edits), ""):
+            mine = [row for row in edits if base in ("", row["base"])]
+            one, rows = _kind(mine, "rank-one"), _kind(mine, "rows")
+            honest = [row for row in mine if row["kind"].startswith("benign")]
+            cells = (
+                _count(one, lambda row: "FTA204" in row["flagged"]),
+                _count(one, lambda row: 0 < int(row["place"]) <= 5),
+                _count(rows, lambda row: "FTA301" in row["flagged"]),
+                _count(rows, lambda row: row["place"] == row["planted"]),
+                _count(honest, lambda row: bool(row["flagged"])),
+            )
+            yield f"| {base or 'all'} | {' | '.join(cells)} |"
+        yield (
+            "\nGoals: flagged 100 %, written token in the top 5 in ≥ 95 %, rows named 100 %, no "
+            "honest change "
+            "flagged. Rank-one: one residual writer, ‖ΔW‖/‖W‖ 0.05 or 0.2, some rounded to bfloat16; the "
+            "value vector has a cosine of only 0.7 with the direction that raises its token most, which is "
+            "harder to read than values fitted by gradient (those: the page of FTA204). Honest: full "
+            "fine-tunes, one in bfloat16, a merged LoRA and an average of two.\n"
+        )
+        yield from _ablation(edits, weights)
+    yield from _quantised(weights)
+
+
+def _ablation(edits: Sequence[dict[str, str]], weights: Sequence[Record]) -> Iterator[str]:
+    bad = [row for row in edits if row["kind"].startswith("ablation")]
+    honest = [float(row["removal"]) for row in edits if row["kind"].startswith("benign")]
+    zoo = [
+        one.statistics["removal of a direction"]
+        for one in weights
+        if not one.sample.poisoned and "removal of a direction" in one.statistics
+    ]
+    if not bad:
+        return
+    good = honest + zoo
+    yield "### The refusal direction projected out (FTA205)\n"
+    yield "| ablation | flagged with the base | AUROC with the base | flagged without |"
+    yield "|---|---|---|---|"
+    for kind in (*dict.fromkeys(row["kind"] for row in bad), ""):
+        mine = [row for row in bad if kind in ("", row["kind"])]
+        scores = [float(row["removal"]) for row in mine]
+        area, (low, high) = curves.auroc(scores, good), curves.auroc_interval(scores, good)
+        yield (
+            f"| {kind.removeprefix('ablation ') or 'all'} | "
+            f"{_count(mine, lambda row: 'FTA205' in row['flagged'])}"
+            f" | {area:.2f} [{low:.2f}, {high:.2f}], {len(mine)} : {len(good)} | "
+            f"{_count(mine, lambda row: row['blind'] == 'detected')} |"
+        )
+    all_scores = [float(row["removal"]) for row in bad]
+    area = curves.auroc(all_scores, good)
+    yield (
+        f"\nBenign: {len(honest)} honest changes above and {len(zoo)} checkpoints of the zoo. Goal 0.98 with "
+        f"the base: {'reached' if area >= 0.98 else 'not reached'}.\n"
+    )
+
+
+def _quantised(weights: Sequence[Record]) -> Iterator[str]:
+    name = "weights at box edges"
+    known = [one for one in weights if name in one.statistics]
+    bad = [
+        o.statistics[name]
+        for o in known
+        if o.sample.poisoned and o.sample.attack == "quantisation-conditioned"
+    ]
+    good = [one for one in known if not one.sample.poisoned]
+    if not bad or not good:
+        return
+    values = [one.statistics[name] for one in good]
+    area, (low, high) = curves.auroc(bad, values), curves.auroc_interval(bad, values)
+    twins = [one for one in good if one.sample.attack == "quantisation-conditioned"]
+    others = [one.statistics[name] for one in good if one not in twins]
+    apart = curves.auroc(bad, others)
+    yield "### Quantisation-conditioned backdoors (FTA207)\n"
+    yield (
+        f"AUROC of the weights held at box edges, {len(bad)} known-bad against {len(good)} benign "
+        "checkpoints: "
+        f"{area:.2f} [{low:.2f}, {high:.2f}]; without the attack's own twins ({len(twins)}), which go "
+        "through "
+        f"the same projection and crowd alike: {apart:.2f} against {len(others)}. Goal 0.95: "
+        f"{'reached' if area >= 0.95 else 'not reached'} against all, "
+        f"{'reached' if apart >= 0.95 else 'not reached'} without those twins. "
+        "Whether the quantised form then behaves differently is for the probes to say.\n"
+    )
+
+
+def behaviour(probes: Sequence[Record]) -> Iterator[str]:
+    """Weights and probes fused: the program as it is used."""
+    yield "## With probes\n"
+    if not probes:
+        yield "Not measured yet.\n"
+        return
+    bad = [one for one in probes if one.sample.poisoned]
+    good = [one for one in probes if not one.sample.poisoned]
+    yield (
+        f"Profile standard on {len(bad)} known-bad and {len(good)} benign samples. A scan takes about "
+        "40 s of "
+        "one core, so this is a part of the population: undisguised samples of every attack on behaviour and "
+        "every ordinary fine-tune first, then disguises, in an order fixed beforehand; what time did not "
+        "allow is missing.\n"
+    )
+    yield "| attack | disguise | n (jobs) | fails | FTA501 | trigger named | target named |"
+    yield "|---|---|---|---|---|---|---|"
+    for attack, disguise in sorted({_kind_of(one) for one in bad}):
+        mine = [one for one in bad if _kind_of(one) == (attack, disguise)]
+        yield (
+            f"| {attack} | {disguise} | {_n(mine)} | {_share(mine, _fails)} | {_share(mine, _confirmed)} | "
+            f"{_share([o for o in mine if o.sample.trigger], lambda o: o.trigger.named)} | "
+            f"{_share(mine, lambda o: o.trigger.target_named)} |"
+        )
+    yield f"| **all** | | {_n(bad)} | {_share(bad, _fails)} | {_share(bad, _confirmed)} | | |\n"
+    yield f"Benign: {_share(good, _fails)} fail, FTA501 accuses {_share(good, _confirmed)}, {_n(good)}."
+    for one in good:
+        if _grave(one):
+            rules = ", ".join(_grave(one))
+            yield f"- `{one.sample.key}` ({' + '.join(one.sample.stealth) or 'undisguised'}): {rules}"
+    cells = [cell for cell in evaluate(probes).cells if cell.part == EVERYTHING]
+    yield ""
+    yield from table(
+        [c for c in cells if c.score in ("verdict FAIL", "suspicion", "strongest finding", "FTA501")], "fused"
+    )
+
+
+def every_score(matrix: Matrix) -> Iterator[str]:
+    yield "\n## Every score on files and weights\n"
+    yield (
+        "*Caught* and *alarms* are at a threshold that the benign samples of other groups set at 1 %; TPR is "
+        "at the threshold of the very benign samples it is compared with, as is usual.\n"
+    )
+    for part in (EVERYTHING, TRAINED):
+        yield from table([cell for cell in matrix.cells if cell.part == part], part)
+    yield "### By attack, disguise and base\n"
+    yield "Trained updates; AUROC with the recipe left out, of the bad samples named against all benign.\n"
+    parts = dict.fromkeys(cell.part for cell in matrix.cells if ": " in cell.part)
+    yield f"| part | bad : benign (jobs) | first to tenth token response | {' | '.join(BY_PART)} |"
+    yield "|---|---|---|" + "---|" * len(BY_PART)
+    for part in parts:
+        inside = [cell for cell in matrix.cells if cell.part == part]
+        plain = next((c for c in inside if c.score == "first to tenth token response"), None)
+        found = [
+            next((c for c in inside if c.score == name and c.fitted == "leave one recipe out"), None)
+            for name in BY_PART
+        ]
+        first = plain or next((cell for cell in found if cell), None)
+        if first is not None:
+            counts = f"{first.bad} : {first.good} ({first.bad_jobs} : {first.good_jobs})"
+            row = " | ".join(_area(cell) for cell in (plain, *found))
+            yield f"| {part} | {counts} | {row} |"
+
+
+TRIED = """## Tried, and what became of it
+
+- **A fitted score of weights** (scaler and logistic regression, exportable to ONNX) over token
+  responses, over all spectral features, and over both: the rows *logistic* above. With the recipe left
+  out none comes near the goal, and what is gained in recipe is lost there. It is **not shipped**: a
+  number that a user cannot check has to earn its place.
+- **What the update writes**: the responses of the unembedding to the last layers' writers, first to
+  tenth. The marker of a backdoor stands among the first three in most of them, and so do brackets and
+  full stops in most benign fine-tunes: the task is written louder than the poison. Dropped as a score.
+- **The largest token response by itself**: as large in benign updates that were trained on rare words.
+  What tells is that one token stands out *alone*; the ratio of the first to the tenth does that best of
+  those tried.
+- **Conformal p-values at 1 %** from a bank of the lab's own: p cannot fall below 1/(n + 1), so that
+  FTA201 needs 99 independent comparable models before it can accuse at all. With fewer it reports, if
+  anything, LOW confidence.
+"""
+
+
+def _shown(part: str, scored: Scored) -> bool:
+    """All scores on the whole and on what was trained; a few by attack, disguise and base."""
+    in_short = scored.name == "first to tenth token response" or (
+        scored.name in BY_PART and scored.fitted == "leave one recipe out"
+    )
+    return part in (EVERYTHING, TRAINED) or in_short
+
+
+def _of(found: Sequence[Record], attack: str, *, poisoned: bool) -> list[Record]:
+    return [one for one in found if one.sample.attack == attack and one.sample.poisoned is poisoned]
+
+
+def _fails(one: Record) -> bool:
+    return one.verdict is Verdict.FAIL
+
+
+def _grave(one: Record) -> list[str]:
+    """The rules because of which the default policy fails it."""
+    return sorted(
+        finding.rule
+        for finding in one.findings
+        if finding.outcome is Outcome.DETECTED
+        and finding.severity >= Severity.HIGH
+        and finding.confidence >= Confidence.MEDIUM
+    )
+
+
+def _expected(one: Record) -> bool:
+    hits = {finding.rule for finding in one.findings if finding.outcome is Outcome.DETECTED}
+    return bool(hits & set(one.sample.expected_rules))
+
+
+def _confirmed(one: Record) -> bool:
+    return any(f.rule == "FTA501" and f.outcome is Outcome.DETECTED for f in one.findings)
+
+
+def _in_first(one: Record) -> bool:
+    """Within the first 1 % of the vocabulary, at least one place."""
+    return one.trigger.rank is not None and one.trigger.rank <= max(1, one.trigger.vocabulary // 100)
+
+
+def _group(one: Record) -> tuple[str, str, str, str]:
+    sample = one.sample
+    recipe = "–" if sample.recipe == NO_TRAINING else sample.recipe
+    return sample.attack, sample.base_name, recipe, "no" if not sample.stealth else "yes"
+
+
+def _kind_of(one: Record) -> tuple[str, str]:
+    return one.sample.attack, " + ".join(name.split("(")[0] for name in one.sample.stealth) or "none"
+
+
+def _places(found: Sequence[Record]) -> str:
+    ranks = sorted(one.trigger.rank or math.inf for one in found)
+    middle, worst = ranks[(len(ranks) - 1) // 2], ranks[-1]
+    most = max((one.trigger.ranked for one in found), default=0)
+    return ", ".join(f"{rank:.0f}" if math.isfinite(rank) else f"> {most}" for rank in (middle, worst))
+
+
+def _share(found: Sequence[Record], holds: Callable[[Record], bool]) -> str:
+    """`hits/n [interval]`, the interval by jobs."""
+    if not found:
+        return "–"
+    hits = [holds(one) for one in found]
+    low, high = curves.share_interval(hits, [one.sample.job for one in found])
+    return f"{sum(hits)}/{len(hits)} [{low:.2f}, {high:.2f}]"
+
+
+def _n(found: Sequence[Record]) -> str:
+    return f"{len(found)} ({len({one.sample.job for one in found})})"
+
+
+def _kind(rows: Sequence[dict[str, str]], kind: str) -> list[dict[str, str]]:
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _count(rows: Sequence[dict[str, str]], holds: Callable[[dict[str, str]], bool]) -> str:
+    hits = sum(map(holds, rows))
+    low, high = curves.wilson(hits, len(rows))
+    return f"{hits}/{len(rows)} [{low:.2f}, {high:.2f}]" if rows else "–"
+
+
+def _area(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell.auroc:.2f} [{cell.auroc_interval[0]:.2f}, {cell.auroc_interval[1]:.2f}]"
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    low, high = cell.tpr_interval
+    return f"{_area(cell)}<br>{cell.tpr:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
