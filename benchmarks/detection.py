@@ -316,6 +316,8 @@ def behaviour(probes: Sequence[Record]) -> Iterator[str]:
         "every ordinary fine-tune first, then disguises, in an order fixed beforehand; what time did not "
         "allow is missing.\n"
     )
+    if min(len(bad), len(good)) < 20:
+        yield "**Too few to say anything about rates**; the goals of the probes are not measured here.\n"
     yield "| attack | disguise | n (jobs) | fails | FTA501 | trigger named | target named |"
     yield "|---|---|---|---|---|---|---|"
     for attack, disguise in sorted({_kind_of(one) for one in bad}):
