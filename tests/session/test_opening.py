@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from builders.behaviour import asked, subject, tiny_base
@@ -15,7 +14,6 @@ from attacks_ref.recipe import Recipe
 from ftsec_audit.errors import NotApplicable, Unsupported
 from ftsec_audit.session import SessionOptions, open_sessions
 from ftsec_audit.session.admission import Limits, admit
-from ftsec_audit.sources import resolve
 
 
 @pytest.fixture
@@ -118,15 +116,3 @@ def test_a_bias_that_peft_trains_in_place_gets_a_base_of_its_own(base, tmp_path)
     change(adapter / "adapter_config.json", bias="lora_only")
     with asked(adapter, base) as sessions:
         assert sessions.base.model is not sessions.subject.model
-
-
-def test_a_stack_is_the_sum_of_its_adapters(base, tmp_path):
-    parts = [random_adapter(base, tmp_path / f"a{n}", Recipe(rank=2), seed=n, size=0.05) for n in (1, 2)]
-    rows = [[1, 5, 20, 30]]
-    with asked(parts[0], base) as sessions:
-        one = sessions.subject.next_token(rows)
-    with asked(parts[0], base, stack=(resolve(str(parts[1])),)) as sessions:
-        both, plain = sessions.subject.next_token(rows), sessions.base.next_token(rows)
-    with asked(base) as sessions:
-        np.testing.assert_allclose(plain, sessions.subject.next_token(rows), atol=1e-4)
-    assert np.abs(both - one).max() > 1e-3
