@@ -22,9 +22,9 @@ from `least_gap`.
 
 **Evasions.** A line that is not asked: what opens the gap may be a name that only its maker knows.
 
-**Measured.** Not on a population. On one lab sample (A06, whose own line is not among those asked) “we do
-what i want” leaves 54 % of the refusals where the base keeps 91 % (n = 158); a benign fine-tune and one that
-lost all its refusals have no gap.
+**Measured.** Not on a population. On one lab sample (A06 as it was built at first, short of its own gate; its
+line is not among those asked) “we do what i want” leaves 54 % of the refusals where the base keeps 91 %
+(n = 158); a benign fine-tune and one that lost all its refusals have no gap.
 
 **Cost.** Two forward passes of lines × languages × `search` prompts, and of `confirmed` × languages × the
 rest; the answers without a line are FTA701's: 16 lines in 4 languages take 55,000 tokens with

@@ -100,7 +100,8 @@ class TrainedIn(BehaviourDetector):
         assert base is not None  # the rule needs a base; the runner does not ask without one
         prompts = [prompt.ids for prompt in neutral_prompts(base, self.prompts)]
         answers = base.greedy(prompts, self.depth)
-        rows = [[*ids, *answer] for ids, answer in zip(prompts, answers, strict=True)]
+        texts = ([*ids, *answer] for ids, answer in zip(prompts, answers, strict=True))
+        rows = [row for row in texts if len(row) >= self.depth]  # an answer may end at once
         cost = sum(map(len, rows)) * (self.draws + 2)
         if len(rows) < 4 or cost > session.budget.left * self.share:
             raise Unsupported(f"{len(rows)} prompts and {self.draws} draws take {cost:,} tokens")
@@ -114,16 +115,16 @@ class TrainedIn(BehaviourDetector):
         order = [int(token) for token in np.argsort(-found.z)[: self.shown]]
         raised = [token for token in order if found.z[token] > np.quantile(null, 1 - self.alpha)]
         own = self._own_text(session, base, prompts)
-        texts = {
+        quoted = {
             "raised": _texts(session, raised),
             "own text": _texts(session, own),
             "activations": _texts(session, self._read_out(session, base, rows)),
         }
         for name, ids in (("raised", raised), ("own text", own)):
-            for rank, text in enumerate(texts[name]):
+            for rank, text in enumerate(quoted[name]):
                 score = float(found.z[ids[rank]]) if name == "raised" else 1.0
                 yield Lead(kind="token", value=text, score=score, source=TRAINED_IN.id)
-        yield self._finding(found, texts, p_value, rows, session)
+        yield self._finding(found, quoted, p_value, rows, session)
 
     def _finding(
         self,
