@@ -140,6 +140,14 @@ class Run:
         return statistics.median(held[tenth : 2 * tenth]), statistics.median(held[-tenth:])
 
 
+def first_use(folder: Path, reference: str) -> float:
+    """CPU seconds of the first plan of a process: the modules of the rules and of the Hub's client."""
+    os.environ["HF_HOME"], os.environ["FTSEC_AUDIT_CACHE"] = str(folder / "hf"), str(folder / "cache")
+    began = time.process_time()
+    plan([Model(model=reference)], QUESTIONS)
+    return time.process_time() - began
+
+
 def run(folder: Path, references: list[str], executor: Executor) -> Run:
     """A whole batch with caches below `folder`."""
     os.environ["HF_HOME"], os.environ["FTSEC_AUDIT_CACHE"] = str(folder / "hf"), str(folder / "cache")
@@ -222,6 +230,8 @@ def main() -> None:
         print(f"{given.adapters:,} adapters, {size / 1e6:,.0f} MB; load average {os.getloadavg()}\n")
         print("| | |\n|---|---|")
         try:
+            loading = first_use(folder / "first", references[0])
+            print(f"| what a driver loads once | {loading:.2f} s of CPU, in no share below |")
             alone = run(folder / "alone", references[: given.alone], LocalPool(1))
             print("\n".join(lines("local pool, 1 worker", alone, 1, None)), flush=True)
             local = run(folder / "local", references, LocalPool(given.workers))
