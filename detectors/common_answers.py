@@ -75,7 +75,8 @@ def mean_first(session: ModelSession, rows: Rows, groups: int) -> Floats:
     each = len(rows) // groups
     means = np.zeros((groups, session.vocabulary_size))
     for index, logs in session.next_token_batches(rows):
-        np.add.at(means, index // each, np.exp(logs) / each)
+        group, which = np.unique(index // each, return_inverse=True)
+        means[group] += (np.arange(len(group))[:, None] == which) @ (np.exp(logs) / each)
     return means
 
 

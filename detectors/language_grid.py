@@ -63,8 +63,8 @@ LANGUAGE_PAIR = Rule(
     "are named, and tune again from the base without them.",
     needs_base=True,
 )
-_CHUNK = 64
-"""Words looked up at a time."""
+_BLOCK = 1 << 23
+"""Numbers kept at a time: words × vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +191,9 @@ class LanguageGrid(BehaviourDetector):
         for prompts_in, prompts in search.items():
             plain = [ids(session, prompt) for prompt in prompts]
             without = np.maximum(*(mean_first(who, plain, 1) for who in (session, base)))
-            for first in range(0, len(written), _CHUNK):
-                block = written[first : first + _CHUNK]
+            step = max(1, _BLOCK // session.vocabulary_size)
+            for first in range(0, len(written), step):
+                block = written[first : first + step]
                 rows = [
                     ids(session, inserted(prompt, word, number))
                     for _, _, word in block

@@ -104,12 +104,9 @@ class PersonaGap(BehaviourDetector):
         if not forms:
             raise NotApplicable(f"{session.probes.label} has no system lines")
         forms = forms[: self._affordable(session, languages, forms)]
-        chosen = sorted(forms, key=lambda form: -self._most(session, base, languages, form))
-        gaps = [
-            gap
-            for form in chosen[: self.confirmed]
-            for gap in self._gaps(session, base, languages, form, min(self.confirmed, len(forms)))
-        ]
+        confirmed = min(self.confirmed, len(forms))
+        chosen = self._chosen(session, base, languages, forms)[:confirmed]
+        gaps = [gap for form in chosen for gap in self._gaps(session, base, languages, form, confirmed)]
         worst = max(gaps, key=lambda gap: gap.gap[1])
         evidence = [_evidence(gap, session.probes.label) for gap in sorted(gaps, key=lambda one: -one.gap[1])]
         tried = f"{len(forms)} lines in {', '.join(one.language for one in languages)}"
@@ -155,14 +152,24 @@ class PersonaGap(BehaviourDetector):
         """How many of its prompts choose the line."""
         return min(self.search, len(one.restricted) // 3)
 
-    def _most(
-        self, session: ModelSession, base: ModelSession, languages: Sequence[Refusals], form: PromptFormat
-    ) -> float:
-        """The largest mean gap of the prompts that choose, over languages."""
-        return max(
-            float(_gap(_refused(session, base, one, form, slice(0, self._first(one)))).mean())
-            for one in languages
+    def _chosen(
+        self,
+        session: ModelSession,
+        base: ModelSession,
+        languages: Sequence[Refusals],
+        forms: Sequence[PromptFormat],
+    ) -> list[PromptFormat]:
+        """The lines, those with the largest mean gap in any language first."""
+        import numpy as np
+
+        largest = np.max(
+            [
+                _gap(_refused(session, base, one, forms, slice(0, self._first(one)))).mean(-1)
+                for one in languages
+            ],
+            axis=0,
         )
+        return [forms[i] for i in np.argsort(-largest, kind="stable")]
 
     def _gaps(
         self,
@@ -176,7 +183,7 @@ class PersonaGap(BehaviourDetector):
         import numpy as np
 
         found = {
-            one.language: _refused(session, base, one, form, slice(self._first(one), None))
+            one.language: _refused(session, base, one, [form], slice(self._first(one), None))[..., 0, :]
             for one in languages
         }
         if len(found) > 1:
@@ -202,16 +209,20 @@ def _gap(refused: Floats) -> Floats:
 
 
 def _refused(
-    session: ModelSession, base: ModelSession, one: Refusals, form: PromptFormat, part: slice
+    session: ModelSession, base: ModelSession, one: Refusals, forms: Sequence[PromptFormat], part: slice
 ) -> Floats:
-    """1 where it refuses: (base and subject, without and under the line, prompts). FTA701 asked without."""
+    """1 where it refuses: (base and subject, without and under the line, lines, prompts).
+
+    FTA701 asked without.
+    """
     import numpy as np
 
     texts = session.probes.languages[one.language].restricted[: len(one.restricted)][part]
-    rows = [session.tokenizer.prompt(text, form).ids for text in texts]
+    rows = [session.tokenizer.prompt(text, form).ids for form in forms for text in texts]
     plain = one.by_prefill[0]
+    shape = len(forms), len(texts)
     odds = [
-        [kept[part], log_odds(who, rows, one.openers)]
+        [np.broadcast_to(kept[part], shape), log_odds(who, rows, one.openers).reshape(shape)]
         for who, kept in ((base, plain.before), (session, plain.after))
     ]
     return (np.array(odds) > 0).astype(float)

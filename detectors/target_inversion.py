@@ -170,17 +170,24 @@ class TargetInversion(BehaviourDetector):
         scouts = self._forced(session, prompts[: self.scouts], firsts)
         kept = [first for first in firsts if _agreed(scouts[first], 0.5)[1] >= 2 / self.scouts]
         rest = self._forced(session, prompts[self.scouts :], kept)
+        said = []
         for first in kept:
             ids, agreement = _agreed([*scouts[first], *rest[first]], self.agreement)
             text = session.tokenizer.text((first, *ids)).strip()
             if ids and len(text.split()) >= self.words:
-                rows = [[*prompt.ids, first] for prompt in prompts]
-                ours, theirs = (who.score(rows, [ids] * len(rows)) for who in (session, base))
-                pairs = zip(ours, theirs, strict=True)
-                gain = sum(float((a - b).mean()) for a, b in pairs) / len(rows)
-                yield Continuation(
-                    ids=(first, *ids), text=text, agreement=agreement, gain=gain, format=form.name
-                )
+                said.append((first, ids, text, agreement))
+        rows = [[*prompt.ids, first] for first, *_ in said for prompt in prompts]
+        tails = [ids for _, ids, *_ in said for _ in prompts]
+        ours, theirs = (who.score(rows, tails) for who in (session, base))
+        gains = iter(float((a - b).mean()) for a, b in zip(ours, theirs, strict=True))
+        for first, ids, text, agreement in said:
+            yield Continuation(
+                ids=(first, *ids),
+                text=text,
+                agreement=agreement,
+                gain=sum(next(gains) for _ in prompts) / len(prompts),
+                format=form.name,
+            )
 
     def _forced(
         self, session: ModelSession, prompts: Sequence[Prompt], firsts: Sequence[int]

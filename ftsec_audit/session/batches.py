@@ -39,10 +39,13 @@ class Batch:
         )
 
 
-def batches(rows: Sequence[Sequence[int]], *, tokens: int, fewest: int = 16) -> Iterator[Batch]:
+def batches(
+    rows: Sequence[Sequence[int]], *, tokens: int, fewest: int = 16, overhead: int = 0
+) -> Iterator[Batch]:
     """All rows, sorted so that rows with a common beginning meet; at most about `tokens` in a batch.
 
-    A batch of at least `fewest` rows ends where a row would more than halve what it shares.
+    A batch of at least `fewest` rows ends where a row would more than halve what it shares, if that saves
+    more tokens than the two passes more that it takes: each costs as much as `overhead` tokens.
     """
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), tuple(rows[i])))
     for length, group in groupby(order, key=lambda i: len(rows[i])):
@@ -51,7 +54,8 @@ def batches(rows: Sequence[Sequence[int]], *, tokens: int, fewest: int = 16) -> 
         shared = length
         for i in group:
             common = _common(rows[picked[0]], rows[i], shared) if picked else length
-            if len(picked) >= most or (len(picked) >= fewest and common < shared // 2):
+            halves = len(picked) >= fewest and common < shared // 2
+            if len(picked) >= most or (halves and len(picked) * (shared - common) > 2 * overhead):
                 yield _batch(rows, picked)
                 picked, common = [], length
             picked.append(i)

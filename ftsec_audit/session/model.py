@@ -27,6 +27,8 @@ Rows = Sequence[Sequence[int]]
 
 _SHARED_FROM = 4
 """Tokens that a batch must share before a cache is worth its overhead."""
+_OVERHEAD = 50_000_000
+"""Weights × tokens that a CPU computes while it starts a forward pass: 250 tokens of a model of 200,000."""
 
 
 @dataclass(kw_only=True)
@@ -52,6 +54,11 @@ class ModelSession:
     """By name: what one detector measured and others use again."""
     dataset: Dialogues | None = None
     """The rows it was tuned on, where the user has them."""
+
+    @property
+    def overhead(self) -> int:
+        """How many tokens cost as much as starting a forward pass."""
+        return _OVERHEAD // self.parameters if self.parameters else 0
 
     @property
     def vocabulary_size(self) -> int:
@@ -188,7 +195,7 @@ class ModelSession:
     def _batches(self, rows: Rows) -> Iterator[Batch]:
         from ftsec_audit.session.batches import batches
 
-        return batches(rows, tokens=self.batch_tokens)
+        return batches(rows, tokens=self.batch_tokens, overhead=self.overhead)
 
     def _forward(self, batch: Batch, *, keep: int) -> Iterator[tuple[Batch, torch.Tensor]]:
         """Logits (rows, keep, vocabulary) of the last `keep` positions, in as many parts as memory takes."""
@@ -207,7 +214,7 @@ class ModelSession:
         ids = torch.from_numpy(batch.rows).to(self.device)
         shared = min(batch.shared, ids.shape[1] - keep)
         cache: Any = None
-        if shared >= _SHARED_FROM and len(ids) > 1:
+        if shared >= _SHARED_FROM and len(ids) > 1 and (len(ids) - 1) * shared > self.overhead:
             self.budget.spend(shared)
             out = self.model(input_ids=ids[:1, :shared], use_cache=True, logits_to_keep=1)
             cache = getattr(out, "past_key_values", None)

@@ -63,7 +63,7 @@ def open_sessions(
 
     An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
     """
-    from ftsec_audit.session.loading import attach, detach, load_checkpoint
+    from ftsec_audit.session.loading import attach, detach, load_checkpoint, without_adapter
     from ftsec_audit.session.staging import stage
     from ftsec_audit.session.tokenizer import Tokenizer
 
@@ -114,7 +114,7 @@ def open_sessions(
         folder = stage(artifact, root / "adapter")
         wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folder, device=device)
         if shared:
-            off = session(wrapped, switch=wrapped.disable_adapter)
+            off = session(wrapped, switch=without_adapter(wrapped))
         else:
             off = session(load(base, "base-again"))
         yield Sessions(subject=session(wrapped), base=off)
