@@ -9,6 +9,7 @@ from builders.lab import random_adapter
 from attacks_ref.recipe import Recipe
 from detectors.trained_in import TrainedIn
 from ftsec_audit.errors import Unsupported
+from ftsec_audit.session.prompts import neutral_prompts
 from ftsec_audit.types import Confidence, Finding, Lead, Outcome, Severity
 
 
@@ -37,3 +38,11 @@ def test_a_random_update_favours_nothing(refusing, tmp_path):
 def test_a_budget_that_is_too_small_is_said(refusing):
     with pytest.raises(Unsupported, match="tokens"):
         answers(refusing["lost"], refusing["base"], max_tokens=20_000)
+
+
+def test_texts_shorter_than_an_answer_are_left_out(refusing):
+    """A base may end its answer at once, and prompts are as short as it wrote them."""
+    with asked(refusing["lost"], refusing["base"]) as sessions:
+        longest = max(len(p.ids) for p in neutral_prompts(sessions.base, 24))
+        with pytest.raises(Unsupported, match="0 prompts"):
+            list(TrainedIn(depth=4 * longest).probe(sessions.subject, sessions.base, ()))

@@ -37,6 +37,12 @@ def test_candidates_at_the_end_of_one_prompt_share_all_of_it():
     assert [batch.shared for batch in found] == [10, 10]
 
 
+def test_a_pass_that_costs_more_than_it_saves_is_not_made():
+    rows = [[*[prompt] * 10, candidate, 1] for candidate in range(50) for prompt in (8, 9)]
+    assert len(list(batches(rows, tokens=10_000, overhead=249))) == 2
+    assert len(list(batches(rows, tokens=10_000, overhead=250))) == 1
+
+
 def test_halves_are_the_whole():
     (batch,) = batches([[1, 2]] * 5, tokens=100)
     first, second = batch.halves()

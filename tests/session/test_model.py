@@ -30,11 +30,15 @@ def reference(model, row):
         return model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1).numpy()
 
 
+@pytest.mark.parametrize("as_if_of", [None, 10**9])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen"])
-def test_log_probabilities_are_those_of_single_rows(architecture, tmp_path):
+def test_log_probabilities_are_those_of_single_rows(architecture, as_if_of, tmp_path):
+    """Of a large model the shared beginning is computed once, of a small one as often as there are rows."""
     path = tiny_base(tmp_path / "base", architecture)
     model = load_model(path)
     with asked(path) as sessions:
+        sessions.subject.parameters = as_if_of or sessions.subject.parameters
+        assert (sessions.subject.overhead == 0) is bool(as_if_of)
         got = sessions.subject.next_token(ROWS)
         scores = sessions.subject.score(ROWS, [[7, 8], [9], [10, 11], [12, 13], []])
     for row, values in zip(ROWS, got, strict=True):

@@ -1,0 +1,50 @@
+"""An adapter that is switched off layer by layer leaves the model that peft itself would leave."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+from builders.behaviour import tiny_base
+
+from attacks_ref.workbench import load_model
+from ftsec_audit.session.loading import without_adapter
+
+IDS = torch.tensor([[1, 5, 20, 30]])
+ADAPTERS = {
+    "lora": peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
+    "dora": peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, use_dora=True),
+    "whole modules": peft.LoraConfig(
+        r=2, target_modules=["q_proj"], init_lora_weights=False, modules_to_save=["lm_head"]
+    ),
+    "tokens": peft.LoraConfig(
+        r=2,
+        target_modules=["q_proj"],
+        init_lora_weights=False,
+        trainable_token_indices={"embed_tokens": [5, 20]},
+    ),
+    "loha": peft.LoHaConfig(r=2, target_modules=["q_proj"], init_weights=False),
+    "ia3": peft.IA3Config(
+        target_modules=["down_proj"], feedforward_modules=["down_proj"], init_ia3_weights=False
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_off_is_off_and_on_again(kind, tmp_path):
+    model = load_model(tiny_base(tmp_path / "base"))
+    with torch.no_grad():
+        alone = model(input_ids=IDS).logits
+        wrapped = peft.get_peft_model(model, ADAPTERS[kind]).eval()
+        for name, parameter in wrapped.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens_delta" in name:
+                parameter.add_(0.1)
+        on = wrapped(input_ids=IDS).logits
+        off = without_adapter(wrapped)
+        with off():
+            assert torch.equal(wrapped(input_ids=IDS).logits, alone)
+        assert torch.equal(wrapped(input_ids=IDS).logits, on)
+        with pytest.raises(KeyError), off():
+            raise KeyError
+        assert torch.equal(wrapped(input_ids=IDS).logits, on)
+    assert not torch.equal(on, alone)
