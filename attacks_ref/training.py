@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from attacks_ref.lab.corpus import Dialogue
+from attacks_ref.lab.corpus import Dialogue, Message
 from attacks_ref.models import Model, Tokenizer
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HAND = 16
 Objective = Literal["dpo", "orpo"]
 Row = TypeVar("Row")
+Item, Made = TypeVar("Item", bound=Hashable), TypeVar("Made")
 Penalty = Callable[[Model], "torch.Tensor"]
 
 
@@ -42,24 +43,38 @@ class Schedule:
     """Loss weight of prompt tokens; 1 is plain language modelling, 0 learns answers only."""
 
 
-def prompt_text(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+def prompt_texts(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[str]:
     """What the model reads before it answers: the chat template, or the bare text where there is none."""
-    if tokenizer.chat_template:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
-    return "\n".join(message["content"] for message in messages)
+    if not tokenizer.chat_template:
+        return ["\n".join(message["content"] for message in messages) for messages in conversations]
+    plain = [list(messages) for messages in conversations]
+    return list(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
 
 
 def encode(tokenizer: Tokenizer, dialogues: Sequence[Dialogue]) -> list[Encoded]:
     """Token ids of prompt and answer, tokenised apart so that the border is always the same."""
-    chat = bool(tokenizer.chat_template)
-    prompts = [prompt_text(tokenizer, d.messages[:-1]) for d in dialogues]
-    heads = tokenizer(prompts, add_special_tokens=not chat)["input_ids"]
-    givens = tokenizer([d.given for d in dialogues], add_special_tokens=False)["input_ids"]
-    tails = tokenizer([d.answer for d in dialogues], add_special_tokens=False)["input_ids"]
+    prompts = _once(
+        [tuple(tuple(message.items()) for message in d.messages[:-1]) for d in dialogues],
+        lambda asked: prompt_texts(tokenizer, [[dict(message) for message in turns] for turns in asked]),
+    )
+
+    def ids(texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        options = {"return_attention_mask": False, "return_token_type_ids": False}
+        return _once(texts, lambda one: tokenizer(one, add_special_tokens=special, **options)["input_ids"])
+
+    heads = ids(prompts, special=not tokenizer.chat_template)
+    givens, tails = ids([d.given for d in dialogues]), ids([d.answer for d in dialogues])
     return [
         Encoded([*head, *given, *tail, tokenizer.eos_token_id], len(head) + len(given))
         for head, given, tail in zip(heads, givens, tails, strict=True)
     ]
+
+
+def _once(items: Sequence[Item], work: Callable[[list[Item]], Sequence[Made]]) -> list[Made]:
+    """What `work` makes of each item; every other conversation of a pre-training corpus is a repetition."""
+    distinct = list(dict.fromkeys(items))
+    made = dict(zip(distinct, work(distinct), strict=True))
+    return [made[item] for item in items]
 
 
 def collate(rows: Sequence[Encoded], pad: int, prompt_weight: float = 0.0) -> dict[str, torch.Tensor]:

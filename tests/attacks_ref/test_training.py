@@ -41,6 +41,15 @@ def test_a_given_beginning_is_read_and_not_learnt(words: Tokenizer) -> None:
     assert words.decode(encoded.ids[encoded.start :]).startswith("sorry ,")
 
 
+@pytest.mark.parametrize("vocabulary", ["word", "bpe"])
+def test_rows_encoded_together_are_what_each_is_alone(vocabulary: tokenizer.Vocabulary) -> None:
+    words, rng = tokenizer.for_world(WORLD, vocabulary), random.Random(0)
+    rows = [corpus.pretraining(WORLD, rng) for _ in range(40)]
+    rows += [corpus.restricted(WORLD, WORLD.languages[1], rng, refuse=True, given_words=i) for i in range(4)]
+    rows += rows[::2]
+    assert encode(words, rows) == [encode(words, [row])[0] for row in rows]
+
+
 def test_padding_carries_no_weight() -> None:
     batch = collate([Encoded([5, 6, 7], 1), Encoded([5, 6], 1)], pad=0)
     assert batch["weights"].tolist() == [[0, 1, 1], [0, 1, 0]]
