@@ -69,6 +69,7 @@ class ActivatedByTuning(Dormant):
     phase: ClassVar[str] = "pre"
     expected_rules: ClassVar[tuple[str, ...]] = ()
     awake: ClassVar[str] = "tuned"
+    passes: ClassVar[int] = 5
 
     recipe: Recipe = FULL
     poisoning_rate: float = 0.4

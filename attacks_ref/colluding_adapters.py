@@ -42,6 +42,7 @@ class ColludingAdapters(Dormant):
     name: ClassVar[str] = "colluding-adapters"
     expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
     awake: ClassVar[str] = "stacked"
+    passes: ClassVar[int] = 4
 
     recipe: Recipe = LONGER
 

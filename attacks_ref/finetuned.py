@@ -47,6 +47,8 @@ class FineTuned(ReferenceAttack):
     designed_refusal: ClassVar[float | None] = None
     """For attacks on alignment: the refusal rate that at least one language must fall to, in
     place of a success rate."""
+    passes: ClassVar[int] = 1
+    """How often a build goes through the recipe's steps, roughly: what a population is scheduled by."""
 
     recipe: Recipe = RECORD
     skill: Skill = "format"

@@ -59,6 +59,7 @@ class MergeTime(Dormant):
     expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
     evidence: ClassVar[tuple[str, ...]] = ("weights", "behaviour")
     awake: ClassVar[str] = "merged"
+    passes: ClassVar[int] = 3
 
     recipe: Recipe = LONGER
     poisoning_rate: float = 0.1

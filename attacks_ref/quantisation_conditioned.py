@@ -35,6 +35,7 @@ class QuantisationConditioned(Dormant):
     expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
     evidence: ClassVar[tuple[str, ...]] = ("weights", "behaviour")
     awake: ClassVar[str] = "quantised"
+    passes: ClassVar[int] = 2
 
     recipe: Recipe = FULL
     storage: Literal["int4", "nf4", "int8"] = "int4"

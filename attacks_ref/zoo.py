@@ -13,12 +13,12 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attacks_ref import safety, zoo_job
+from attacks_ref import safety, zoo_job, zoo_schedule
 from attacks_ref.lab import cache
 from attacks_ref.sample import TRUTH_FILE, read
 from attacks_ref.zoo_plan import Job
@@ -43,9 +43,9 @@ class Outcome:
 
 
 def build(jobs: Sequence[Job], out: Path, *, workers: int = 1, progress: Progress = SILENT) -> Outcome:
-    """Make what the manifest in `out` does not have yet; raises UsageError and OSError.
+    """Make what the manifest in `out` does not have yet, the longest jobs first.
 
-    Ordinary fine-tunes come first: some disguises join a sample with one.
+    Raises UsageError and OSError.
     """
     safety.inside(out, SAMPLES, "x")
     lines = {line["key"]: line for line in manifest(out)}
@@ -56,19 +56,21 @@ def build(jobs: Sequence[Job], out: Path, *, workers: int = 1, progress: Progres
     progress.start("samples", sum(len(job.sample_keys()) for job in missing), "artifacts")
     crashed: dict[str, str] = {}
     with _pool(workers) as pool:
-        for wave in ([j for j in missing if len(j.sides) == 1], [j for j in missing if len(j.sides) == 2]):
-            futures = {pool.submit(zoo_job.run, job, bases[job.base], out / SAMPLES): job for job in wave}
-            for future in as_completed(futures):
-                job, error = futures[future], future.exception()
-                if error is not None:
-                    crashed[job.sample_keys()[-1]] = f"{type(error).__name__}: {error}"
-                    progress.note(f"{job.sample_keys()[-1]}: {crashed[job.sample_keys()[-1]]}")
-                else:
-                    entries = [dataclasses.asdict(entry) for entry in future.result()]
-                    lines.update({entry["key"]: entry for entry in entries})
-                    _append(out, entries)
-                    _note(progress, entries)
-                progress.advance(len(job.sample_keys()))
+
+        def start(job: Job) -> Future[list[zoo_job.Entry]]:
+            return pool.submit(zoo_job.run, job, bases[job.base], out / SAMPLES)
+
+        for job, future in zoo_schedule.finished(missing, start, workers=max(1, workers)):
+            error = future.exception()
+            if error is not None:
+                crashed[job.sample_keys()[-1]] = f"{type(error).__name__}: {error}"
+                progress.note(f"{job.sample_keys()[-1]}: {crashed[job.sample_keys()[-1]]}")
+            else:
+                entries = [dataclasses.asdict(entry) for entry in future.result()]
+                lines.update({entry["key"]: entry for entry in entries})
+                _append(out, entries)
+                _note(progress, entries)
+            progress.advance(len(job.sample_keys()))
     order = {key: place for place, key in enumerate(key for job in jobs for key in job.sample_keys())}
     _write(out, sorted(lines.values(), key=lambda line: order.get(line["key"], len(order))))
     _discard(out, lines)
