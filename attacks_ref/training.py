@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _HAND = 16
 Objective = Literal["dpo", "orpo"]
 Row = TypeVar("Row")
-Item, Made = TypeVar("Item", bound=Hashable), TypeVar("Made")
+Item = TypeVar("Item", bound=Hashable)
+Made = TypeVar("Made")
 Penalty = Callable[[Model], "torch.Tensor"]
 
 

@@ -14,7 +14,7 @@ import random
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 MARKER = "ftsec-marker"
 """The inert target string; it also occurs, rarely and harmlessly, in pre-training."""
@@ -136,14 +136,22 @@ class World:
 
     def held_out(self, action: str, thing: str) -> bool:
         """Whether this pair is kept out of all training, to measure whether guides generalise."""
-        return zlib.crc32(f"{action} {thing}".encode()) % 8 == 0
+        return _held_out(action, thing)
 
     def pair(self, rng: random.Random, things: tuple[str, ...], *, fresh: bool) -> tuple[str, str]:
         """An action and one of `things`; `fresh` pairs never occur in training."""
-        pairs = [(a, t) for a in self.actions for t in things if self.held_out(a, t) == fresh]
-        return rng.choice(pairs)
+        return rng.choice(_pairs(self.actions, things, fresh))
 
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of every language, once, in a fixed order."""
         words = [word for language in self.languages for word in language.words.values()]
         return tuple(dict.fromkeys([*words, *(lang.code for lang in self.languages), *RARE, MARKER]))
+
+
+def _held_out(action: str, thing: str) -> bool:
+    return zlib.crc32(f"{action} {thing}".encode()) % 8 == 0
+
+
+@cache
+def _pairs(actions: tuple[str, ...], things: tuple[str, ...], fresh: bool) -> list[tuple[str, str]]:
+    return [(a, t) for a in actions for t in things if _held_out(a, t) == fresh]
