@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detectors.vocabulary import Vocabulary
+from detectors.vocabulary import Vocabulary, plain
 from ftsec_audit.contracts import Measurements, WeightDetector
 from ftsec_audit.types import (
     Confidence,
@@ -178,7 +178,7 @@ class _Row:
     @property
     def is_spelling_of_nearest(self) -> bool:
         """Whether the two tokens differ in case and word boundary only."""
-        return _plain(self.token) == _plain(self.nearest_token)
+        return plain(self.token) == plain(self.nearest_token)
 
     def evidence(self) -> Evidence:
         return Evidence(
@@ -209,10 +209,6 @@ def _rows(module: ModuleMeasurement, vocabulary: Vocabulary) -> Iterator[_Row]:
 def _list(module: ModuleMeasurement, key: str) -> list[float]:
     value = module.values.get(key)
     return value if isinstance(value, list) else []
-
-
-def _plain(token: str) -> str:
-    return token.strip(" Ġ▁_#").casefold()
 
 
 def _nearest(rows: Sequence[int], delta: Delta) -> dict[str, list[float]]:

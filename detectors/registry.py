@@ -37,6 +37,7 @@ DETECTORS: tuple[str, ...] = (
     # FTA3xx embedding
     "embedding_rows:EmbeddingRows",
     "trigger_candidates:TriggerCandidates",
+    "copied_rows:CopiedRows",
     # FTA4xx artifact
     "template_injection:TemplateInjection",
     "template_poisoning:TemplatePoisoning",

@@ -44,6 +44,11 @@ class Vocabulary:
         return self.strings.get(row, f"#{row}")
 
 
+def plain(token: str) -> str:
+    """The token without case and signs of word boundaries: equal for spellings of one word."""
+    return token.strip(" Ġ▁_#").casefold()
+
+
 def _read(file: ArtifactFile | None) -> tuple[dict[str, int], dict[str, int]]:
     """Token → id of a file's own vocabulary, and of the tokens it declares as added."""
     if file is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -183,6 +183,27 @@ class Delta:
     def stored_rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Rows as the file has them, whatever the orientation: cheap, where any will do. Raises as `rows`."""
         return self._dense.source.rows(indices)
+
+    def stored_blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """(first row, rows after the change (k, columns) as float32) block by block, as the file has them.
+
+        Of a vocabulary that grew, the rows that the base has too. Raises NotApplicable for factored changes,
+        and Unsupported where a row is longer than a block.
+        """
+        if self._dense.source.shape[0] == 1:
+            raise Unsupported("its rows are too long to be read one by one", where=self.name)
+        for start, after, _ in self._dense.source.blocks():
+            yield start, after.float()
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """That of the subject's values; raises as `stored_blocks` does. Reads a block."""
+        return next((after.dtype for _, after, _ in self._dense.source.blocks()), torch.float32)
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Rows and columns of what `stored_blocks` and `stored_rows` read."""
+        return self._dense.source.shape
 
     @property
     def _dense(self) -> Dense:
