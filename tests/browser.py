@@ -82,9 +82,13 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self("Emulation.setEmulatedMedia", media=media, features=features)
 
-    def screenshot(self, *, whole: bool = False, clip: tuple[int, int, int, int] | None = None) -> bytes:
-        """PNG of the window, of the whole page, or of (x, y, width, height) of it."""
-        area = dict(zip(("x", "y", "width", "height", "scale"), (*clip, 1), strict=True)) if clip else None
+    def screenshot(
+        self, *, whole: bool = False, clip: tuple[int, int, int, int] | None = None, scale: float = 1
+    ) -> bytes:
+        """PNG of the window, of the whole page, or of (x, y, width, height) of it, made smaller by `scale`."""
+        area = (
+            dict(zip(("x", "y", "width", "height", "scale"), (*clip, scale), strict=True)) if clip else None
+        )
         shot = self("Page.captureScreenshot", captureBeyondViewport=whole or bool(clip), **_given(clip=area))
         return base64.b64decode(shot["data"])
 

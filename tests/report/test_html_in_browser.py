@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ from ftsec_audit.weights.stream import deltas
 pytestmark = pytest.mark.timeout(300)
 
 _MAX_LARGE = 5_000_000
+_IMAGES = Path(__file__).parents[2] / "docs" / "images"
+_MAX_IMAGE = 250_000
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,32 @@ def test_it_is_drawn_in_both_themes(folder: Path, tab: browser.Page) -> None:
         background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (_brightness(background) > 128) is (scheme == "light")
     assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "first", "last"),
+    [
+        ("report-light", "light", "header", "#findings .finding"),
+        ("report-dark", "dark", "#behaviour", "#template"),
+        ("report-weights", "light", "#weights", ".spectrum"),
+    ],
+)
+def test_the_pictures_of_the_documentation_show_this_report(
+    name: str, scheme: str, first: str, last: str, folder: Path, tab: browser.Page
+) -> None:
+    """With FTSEC_WRITE_IMAGES in the environment they are written, else only taken."""
+    tab.media(scheme=scheme)
+    _open(tab, everything(), folder)
+    top = tab.evaluate(f"document.querySelector('{first}').getBoundingClientRect().top") - 16
+    end = tab.evaluate(f"document.querySelector('{last}').getBoundingClientRect().bottom") + 16
+    width = tab.evaluate("document.documentElement.clientWidth")
+    picture = tab.screenshot(clip=(0, max(0, round(top)), width, round(end - top)), scale=0.8)
+    assert width == 1100
+    assert 800 < end - top < 1700
+    assert len(picture) < _MAX_IMAGE
+    if os.environ.get("FTSEC_WRITE_IMAGES"):
+        (_IMAGES / f"{name}.png").write_bytes(picture)
+    assert f"images/{name}.png" in (_IMAGES.parent / "reading-a-verdict.md").read_text(encoding="utf-8")
 
 
 def _brightness(colour: str) -> float:
