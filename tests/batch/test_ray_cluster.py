@@ -1,4 +1,5 @@
-"""A batch on a cluster that runs already: started as an administrator does, joined with its token."""
+"""A batch on a cluster that runs already, joined with its token; and drivers that are killed, there or with
+a Ray of their own."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 from builders import ray_cluster
 from builders.adapters import write_adapter
-from builders.hubs import hub_process
-from builders.killing import alive, documents, log, until
+from builders.hubs import hub_process, with_tests
+from builders.killing import alive, children, documents, log, until
 from builders.ray_cluster import Cluster
 
 pytest.importorskip("ray")
@@ -95,17 +96,30 @@ def test_a_batch_is_submitted_to_its_job_server(
     assert len(reports(store)) == len(NAMES)
 
 
-def test_a_killed_driver_loses_and_repeats_nothing_finished(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.fixture(params=["the cluster", "a Ray of its own"])
+def driving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a driver that uses the cluster, or starts a Ray itself and knows no address."""
+    if request.param == "the cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.environment
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return with_tests({"OWN_RAY": "1", "RAY_worker_niceness": "0"})
+
+
+def test_a_killed_driver_loses_and_repeats_nothing_finished(driving: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "builders.batch_driver", str(tmp_path), *TOLD]
-    driver = subprocess.Popen(command, env=cluster.environment)
+    driver = subprocess.Popen(command, env=driving)
     until(lambda: len(documents(tmp_path)) >= 2)
+    started = children(driver.pid)  # its own Ray, if it has one
+    assert bool(started) == ("OWN_RAY" in driving)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    until(lambda: not any(alive(pid) for pid, _ in log(tmp_path)))  # the actors end too
+    actors = [pid for pid, _ in log(tmp_path)]
+    until(lambda: not any(map(alive, [*actors, *started])))  # these end too
     kept = documents(tmp_path)
     assert 2 <= len(kept) < len(TOLD)
     begun = Counter(reference for _, reference in log(tmp_path))
-    assert run(command, cluster.environment, tmp_path).returncode == 0
+    assert run(command, driving, tmp_path).returncode == 0
     after = documents(tmp_path)
     assert len(after) == len(TOLD)
     assert {name: after[name] for name in kept} == kept

@@ -1,4 +1,7 @@
-"""A driver to be killed: `python -m builders.batch_driver FOLDER REFERENCE…` runs a batch of told work."""
+"""A driver to be killed: `python -m builders.batch_driver FOLDER REFERENCE…` runs a batch of told work.
+
+On Ray where RAY_ADDRESS names one, or OWN_RAY is set and the driver shall start one; else in the local pool.
+"""
 
 from __future__ import annotations
 
@@ -51,5 +54,5 @@ def batch(folder: Path, references: Iterable[str], **settings: object) -> Batch:
 if __name__ == "__main__":
     home = Path(sys.argv[1])
     with (home / "events.jsonl").open("a") as events:
-        executor = RayExecutor(2) if "RAY_ADDRESS" in os.environ else LocalPool(2)
+        executor = RayExecutor(2) if {"RAY_ADDRESS", "OWN_RAY"} & os.environ.keys() else LocalPool(2)
         batch(home, sys.argv[2:], executor=executor, observer=Observer(events=events)).run()
