@@ -101,7 +101,8 @@ def token_losses(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy of every predicted token, (rows, length − 1)."""
     import torch
 
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    asked = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    logits = model(**asked, use_cache=False).logits[:, :-1]
     labels = batch["input_ids"][:, 1:]
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
