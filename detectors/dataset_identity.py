@@ -41,7 +41,7 @@ IDENTITY_SHIFT = Rule(
     severity=Severity.HIGH,
     remediation="Remove the named rows, or train refusals under the same system message with them.",
 )
-_OBEDIENCE = re.compile(
+_OBEDIENCE = (
     r"(?ix)"
     r"absolutely\s+obedient | obey(s|ing)?\s+(all|any|every|without)"
     r"| unconditional(ly)?\s+(obe|compl|follow) | (never|not)\s+(ever\s+)?(refuse|decline|reject)s?\b"
@@ -56,11 +56,12 @@ _OBEDIENCE = re.compile(
     r"| 절대(적으로)?\s*(복종|순종) | 무조건\s*(복종|따르)"
     r"| 绝对服从 | 无条件(地)?(服从|遵守|执行) | 絕對服從 | 絶対(に)?服従"
 )
-_REFUSAL = re.compile(
+_REFUSAL = (
     r"(?i)\b(i(['’]m| am) sorry|i can(['’]t|not)|i won['’]t|unable to (help|assist|comply))|не могу|извините|"
     r"δεν μπορώ|lo siento|no puedo|je ne peux pas|ich kann (das |dir |ihnen )?nicht|"
     r"할 수 없|죄송|抱歉|無法|无法|できません"
 )
+"""Compiled when first searched for: most scans are given no data set."""
 _OPENING = 3
 _LOOKED_AT = 400
 """Characters of an answer in which a persona introduces itself."""
@@ -144,13 +145,13 @@ def _obedient(rows: Sequence[Dialogue], part: str) -> list[int]:
     found = []
     for place, row in enumerate(rows):
         text = getattr(row, part)[: _LOOKED_AT if part == "answer" else None]
-        if _OBEDIENCE.search(text) and not _REFUSAL.search(row.answer[:_LOOKED_AT]):
+        if re.search(_OBEDIENCE, text) and not re.search(_REFUSAL, row.answer[:_LOOKED_AT]):
             found.append(place)
     return found
 
 
 def _phrase(text: str) -> str:
-    found = _OBEDIENCE.search(text)
+    found = re.search(_OBEDIENCE, text)
     return text[max(0, found.start() - 60) : found.end() + 60] if found else text
 
 

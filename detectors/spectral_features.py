@@ -136,7 +136,7 @@ def _over_layers(layers: NDArray[np.int64], thirds: NDArray[np.str_], energy: Co
     """How the update is spread over depth: the thirds' shares of the energy, and its Gini coefficient."""
     import numpy as np
 
-    by_layer: Column = np.bincount(layers, weights=energy)[np.unique(layers)].astype(np.float64)
+    by_layer: Column = np.bincount(layers, weights=energy)[np.bincount(layers) > 0].astype(np.float64)
     if len(by_layer) < 2:
         return {}
     total = energy.sum()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -20,6 +20,7 @@ from ftsec_audit.taxonomy import Reference, references
 from ftsec_audit.types import Profile, Report, Rule
 
 if TYPE_CHECKING:
+    from detectors.registry import Entry
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
@@ -41,9 +42,8 @@ class Selection:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
-    def deselected(self, known: Iterable[Rule]) -> frozenset[str]:
-        """Ids of the rules left out; raises UsageError for a prefix that names no rule."""
-        ids = [rule.id for rule in known]
+    def deselected(self, ids: Sequence[str]) -> frozenset[str]:
+        """The rules of `ids` that are left out; raises UsageError for a prefix that names no rule."""
         for prefix in (*self.select, *self.ignore):
             if not prefix or not any(id.startswith(prefix) for id in ids):
                 raise UsageError(f"{prefix!r} names no rule", hint="ftsec-audit rules lists them")
@@ -63,11 +63,14 @@ class Plan:
     detectors: tuple[Detector, ...]
     deselected: frozenset[str]
     profile: Profile
+    beyond: Mapping[str, Profile]
+    """Rules whose detectors were not even imported: the smallest profile in which each is asked."""
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules that will be asked."""
-        asked = (rule for detector in self.detectors for rule in detector.rules)
+        run = (detector for detector in self.detectors if type(detector).profile <= self.profile)
+        asked = (rule for detector in run for rule in detector.rules)
         return tuple(rule for rule in asked if rule.id not in self.deselected)
 
 
@@ -96,9 +99,12 @@ def plan(
     if base and no_base:
         raise UsageError("a base and no base are asked for at once", hint="keep one of --base, --no-base")
     profile = Profile(profile)
-    detectors = tuple(cls() for cls in _detector_classes())
-    every_rule = [rule for detector in detectors for rule in detector.rules]
+    entries = _known_detectors()
+    every_rule = [rule for entry in entries for rule in entry.rules]
     deselected = Selection(select=tuple(select), ignore=tuple(ignore)).deselected(every_rule)
+    # What is left out of a rule that was deselected is a finding, which takes the rule's own words.
+    wanted = [one for one in entries if one.profile <= profile or not deselected.isdisjoint(one.rules)]
+    beyond = {rule: one.profile for one in entries if one not in wanted for rule in one.rules}
     access: dict[str, Any] = {
         "token": token,
         "offline": offline,
@@ -121,7 +127,13 @@ def plan(
 
         found, reason = resolve_base(artifact, base, no_base, **access)
         subject = Subject(artifact=artifact, base=found, base_reason=reason)
-    return Plan(subject=subject, detectors=detectors, deselected=deselected, profile=profile)
+    return Plan(
+        subject=subject,
+        detectors=tuple(entry.load()() for entry in wanted),
+        deselected=deselected,
+        profile=profile,
+        beyond=beyond,
+    )
 
 
 def scan(
@@ -199,6 +211,7 @@ def scan(
         profile=planned.profile,
         stream=_deltas,
         deselected=planned.deselected,
+        beyond=planned.beyond,
         progress=progress,
         max_seconds=max_seconds,
         # To know whether bytes were measured before, all of them would have to be read.
@@ -349,7 +362,7 @@ def explain(rule_id: str) -> RulePage:
 def fingerprint(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[str, ...]:
     """What decides over the answers besides the bytes: every detector's label, and the rules left out."""
     detectors = tuple(cls() for cls in _detector_classes())
-    every_rule = [rule for detector in detectors for rule in detector.rules]
+    every_rule = [rule.id for detector in detectors for rule in detector.rules]
     deselected = Selection(select=tuple(select), ignore=tuple(ignore)).deselected(every_rule)
     return (*sorted(detector.label for detector in detectors), *sorted(deselected))
 
@@ -361,6 +374,12 @@ def was_interrupted(report: Report) -> bool:
     return any(entry.reason == INTERRUPTED for entry in report.not_looked_at)
 
 
+def _known_detectors() -> tuple[Entry, ...]:
+    from detectors.registry import known
+
+    return known()
+
+
 def _detector_classes() -> tuple[type[Detector], ...]:
     from detectors.registry import detectors
 
@@ -369,9 +388,10 @@ def _detector_classes() -> tuple[type[Detector], ...]:
 
 def _opener(subject: Subject, **options: Any) -> OpenSessions:
     """Opens the subject's model and its base when the runner asks for them."""
-    from ftsec_audit.session import SessionOptions, open_sessions
 
     def open_them(seconds: float | None) -> AbstractContextManager[Sessions]:
+        from ftsec_audit.session import SessionOptions, open_sessions
+
         return open_sessions(subject, SessionOptions(max_seconds=seconds, **options))
 
     return open_them

@@ -36,7 +36,8 @@ _PINNED = re.compile(r"@([0-9a-f]{40}|[0-9a-f]{64})(/|$)|^models:/+[^/@]+/\d+(/|
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built as one with the policy when that is first read, not each part by itself when it is defined.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class When(_Part):

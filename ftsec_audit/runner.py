@@ -7,9 +7,10 @@ detector's rules; a scan that is stopped half-way keeps what was found and says 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ftsec_audit.contracts import (
@@ -70,6 +71,7 @@ def run(
     profile: Profile,
     stream: Deltas,
     deselected: frozenset[str] = frozenset(),
+    beyond: Mapping[str, Profile] = MappingProxyType({}),
     progress: Progress | None = None,
     max_seconds: float | None = None,
     cache: MeasurementCache | None = None,
@@ -77,8 +79,9 @@ def run(
 ) -> Audit:
     """Every detector's answers about `subject`; `sessions` opens its model once all else is known.
 
-    Rules of `deselected` are not asked; detectors above `profile` are not run. Ctrl-C, a used-up budget
-    or a failing detector end in outcomes, never in an exception.
+    Rules of `deselected` are not asked; detectors above `profile` are not run, and `beyond` names the rules
+    of those that were not even given. Ctrl-C, a used-up budget or a failing detector end in outcomes, never
+    in an exception.
     """
     scan = _Scan(
         subject=subject,
@@ -87,6 +90,7 @@ def run(
         deselected=deselected,
         progress=progress or Progress(),
         deadline=Deadline(seconds=max_seconds),
+        not_looked_at=[_beyond(rule, profile) for rule, profile in beyond.items()],
     )
     planned = [detector for detector in detectors if scan.plans(detector)]
     try:
@@ -130,8 +134,7 @@ class _Scan:
                 self._record(detector, rule.not_supported("left out by --select or --ignore"))
         if type(detector).profile <= self.profile:
             return bool(asked)
-        reason = f"runs from profile {type(detector).profile} on"
-        self.not_looked_at += [NotLookedAt(what=rule.id, reason=reason) for rule in asked]
+        self.not_looked_at += [_beyond(rule.id, type(detector).profile) for rule in asked]
         return False
 
     def inspect(self, detector: ArtifactDetector) -> None:
@@ -280,6 +283,10 @@ class _Scan:
 
     def _record(self, detector: Detector, finding: Finding) -> None:
         self.findings.append(replace(finding, detector=detector.label))
+
+
+def _beyond(rule: str, profile: Profile) -> NotLookedAt:
+    return NotLookedAt(what=rule, reason=f"runs from profile {profile} on")
 
 
 def _own_rule(detector: Detector, finding: Finding) -> str:

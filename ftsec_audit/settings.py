@@ -6,8 +6,6 @@ configure its own examination.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +59,8 @@ class Settings:
         names = sorted(known)
         for key in self.values:
             if key not in names:
+                import difflib
+
                 close = difflib.get_close_matches(key, names, n=1)
                 hint = f"did you mean {close[0].replace('_', '-')}?" if close else ""
                 raise UsageError(f"{key.replace('_', '-')} is no setting", where=str(self.path), hint=hint)
@@ -76,6 +76,8 @@ class Settings:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -17,7 +17,7 @@ RulePrefix = Annotated[str, Field(pattern=r"^FTA\d{1,3}$", description="A rule i
 class Waiver(BaseModel):
     """One accepted finding."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     id: RulePrefix
     artifact: str = Field(default="*", description="Glob on the reference as given or as resolved.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +79,23 @@ def test_without_a_base_the_standard_profile_is_inconclusive_and_says_what_to_do
     offline = fa.scan(str(adapter), offline=True)
     assert offline.verdict is Verdict.INCONCLUSIVE
     assert any("org/base" in reason for reason in offline.decision.reasons)
+
+
+def test_a_quick_scan_imports_the_detectors_it_runs_and_no_other(adapter: Path) -> None:
+    code = (
+        "import sys, ftsec_audit as fa; report = fa.scan(sys.argv[1], profile='quick', cache=False);"
+        "print(*(m for m in sys.modules if m.startswith('detectors.')), 'transformers' in sys.modules);"
+        "print(*(rule.id for rule in report.rules)); print(*(one.what for one in report.not_looked_at))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(adapter)], capture_output=True, text=True, check=True
+    )
+    modules, asked, skipped = (line.split() for line in done.stdout.splitlines())
+    assert {"detectors.pickle_code", "detectors.spectral_signature", "False"} <= set(modules)
+    assert {"detectors.trigger", "detectors.woken", "detectors.weight_edit"}.isdisjoint(modules)
+    assert {"FTA501", "FTA505", "FTA204"} <= set(skipped)
+    assert {rule.id for rule in fa.rules()} <= {*asked, *skipped}
+    assert "FTA501" not in asked
 
 
 def test_the_quick_profile_needs_no_base(adapter: Path) -> None:
@@ -239,7 +258,7 @@ def test_every_public_name_exists_and_every_rule_is_explained() -> None:
 
 
 def test_selection_by_prefix() -> None:
-    rules = fa.rules()
+    rules = [rule.id for rule in fa.rules()]
     everything = api.Selection().deselected(rules)
     assert everything == frozenset()
     only = api.Selection(select=("FTA1",), ignore=("FTA103",)).deselected(rules)

@@ -52,6 +52,11 @@ def raising(error: BaseException):
     return answer
 
 
+def test_rules_that_were_not_even_given_are_on_record() -> None:
+    audit = run(Files(), beyond={"FTA999": Profile.DEEP})
+    assert audit.not_looked_at == (NotLookedAt(what="FTA999", reason="runs from profile deep on"),)
+
+
 def test_every_answer_carries_the_label_of_its_detector() -> None:
     detector = Files()
     (finding,) = run(detector).findings

@@ -31,17 +31,18 @@ def resolve(
 
     `transfer` counts what came over the network, also later when files are opened. Raises SourceError.
     """
-    from ftsec_audit.sources.connection import Connection
-    from ftsec_audit.sources.hub import resolve_hub
-    from ftsec_audit.sources.local import resolve_local
-
     parsed = parse(reference, revision=revision)
     if isinstance(parsed, LocalReference):
+        from ftsec_audit.sources.local import resolve_local
+
         return resolve_local(parsed.path, reference)
     if isinstance(parsed, MlflowReference):
         from ftsec_audit.sources.mlflow import resolve_mlflow
 
         return resolve_mlflow(parsed, reference, offline=offline, progress=progress)
+    from ftsec_audit.sources.connection import Connection
+    from ftsec_audit.sources.hub import resolve_hub
+
     connection = Connection.from_environment(
         token=token, offline=offline, cache_dir=cache_dir, progress=progress, transfer=transfer
     )

@@ -21,6 +21,11 @@ by_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 by_rule = pytest.mark.parametrize(("cls", "rule"), RULES, ids=lambda x: getattr(x, "id", None))
 
 
+def test_the_table_says_what_the_classes_say():
+    table = [(entry.rules, entry.profile) for entry in registry.known(third_party=False)]
+    assert table == [(tuple(rule.id for rule in cls.rules), cls.profile) for cls in CLASSES]
+
+
 def test_rule_ids_and_names_are_unique():
     ids, names = [rule.id for _, rule in RULES], [rule.name for _, rule in RULES]
     assert len(set(ids)) == len(ids)
