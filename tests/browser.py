@@ -85,7 +85,7 @@ class Page:
     def screenshot(
         self, *, whole: bool = False, clip: tuple[int, int, int, int] | None = None, scale: float = 1
     ) -> bytes:
-        """PNG of the window, of the whole page, or of (x, y, width, height) of it, made smaller by `scale`."""
+        """PNG of the window, of the whole page, or of (x, y, width, height) of it times `scale`."""
         area = (
             dict(zip(("x", "y", "width", "height", "scale"), (*clip, scale), strict=True)) if clip else None
         )
