@@ -218,10 +218,15 @@ def _artifact(model: Model, questions: Questions, access: _Access) -> _Found | F
 
 
 def _declared(artifact: Artifact) -> str:
-    """The base that the artifact names, looked for on the Hub alone; empty where that is none."""
+    """The base that the artifact names, looked for on the Hub alone; empty where that is none.
+
+    A stack has that of its first adapter. Raises FormatError for a description of a stack that is none.
+    """
+    from ftsec_audit import stacks
     from ftsec_audit.sources.base import declared_base
 
-    declared = declared_base(artifact)
+    parts = stacks.described(artifact)
+    declared = declared_base(parts[0].artifact if parts else artifact)
     if isinstance(declared, str):
         return ""
     revision = f"@{quote(declared.revision, safe='')}" if declared.revision else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ from builders.adapters import write_adapter
 from hub_server import Fault, HubServer
 
 from ftsec_audit.batch.plan import BatchPlan, Questions, plan
+from ftsec_audit.batch.store import Store
 from ftsec_audit.batch.work import ScanWork
 from ftsec_audit.errors import UsageError
 from ftsec_audit.models_list import Model
@@ -89,6 +91,33 @@ def test_local_folders_are_known_by_content_wherever_they_lie(tmp_path: Path) ->
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     (changed,) = planned(str(tmp_path / "three"), questions=quick).jobs
     assert changed.key != before[(str(tmp_path / "three"),)]
+
+
+def stack(hub: HubServer, folder: Path, *, scale: float) -> None:
+    """`org/stack`: `org/a1` and another adapter of the same base, loaded together."""
+    write_adapter(folder / "other", rank=2, seed=7, base_model_name_or_path="org/base-1")
+    paths = {"first": folder / "a1", "second": folder / "other"}
+    files = {f"{name}/{path.name}": path for name, part in paths.items() for path in part.iterdir()}
+    listed = [{"path": "first"}, {"path": "second", "scale": scale}]
+    (folder / "stack.json").write_text(json.dumps({"adapters": listed}))
+    hub.add("org/stack", {"stack.json": folder / "stack.json", **files})
+
+
+def test_a_stack_is_one_item_beside_the_adapters_of_its_base(hub: HubServer, tmp_path: Path) -> None:
+    stack(hub, tmp_path, scale=0.5)
+    jobs = planned("org/a0", "org/stack", "org/a1").jobs
+    assert [job.base.partition("@")[0] for job in jobs] == ["hf://org/base-0"] + ["hf://org/base-1"] * 2
+    (job,) = (job for job in jobs if job.names == ("org/stack",))
+    work = ScanWork(store=str(tmp_path / "store"), scan={"select": ("FTA2",)})
+    assert work(job).failure is None
+    record = Store(work.store).get(job.key)
+    assert record is not None
+    assert record.report is not None
+    assert record.report.artifact.reference.endswith("second × 0.5")
+    assert record.report.base is not None
+    stack(hub, tmp_path, scale=0.25)
+    (changed,) = planned("org/stack").jobs
+    assert changed.key != job.key
 
 
 def test_what_cannot_be_had_does_not_stop_the_plan(hub: HubServer) -> None:
