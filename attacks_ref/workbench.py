@@ -12,6 +12,7 @@ from attacks_ref.lab.language import World
 from attacks_ref.models import Model, Tokenizer
 from attacks_ref.recipe import Recipe
 from ftsec_audit.errors import UsageError
+from ftsec_audit.sources.lab import NAMESPACE
 
 _LAB_HINT = "use --base lab-llama, lab-qwen, lab-gpt2 or lab-moe"
 
@@ -36,7 +37,7 @@ class Workbench:
         described = card.read(base) if safety.is_lab_base(base) else None
         return cls(
             base=base,
-            reference=f"ftsec-lab/{described.name}" if described else f"local/{base.name}",
+            reference=f"{NAMESPACE}{described.name}" if described else f"local/{base.name}",
             digest=sample.weights_digest(base),
             model=load_model(base),
             tokenizer=load_tokenizer(base),

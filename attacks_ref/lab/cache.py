@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -26,6 +25,7 @@ from ftsec_audit import atomic_file
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import UsageError
 from ftsec_audit.probes import FILE_NAME
+from ftsec_audit.sources.lab import folder
 
 VERSION = 3
 """Raised when the lab's code would make other weights from the same plan."""
@@ -90,12 +90,6 @@ def _field(part: str) -> str | None:
         if part in known:
             return key
     return "seed" if part.isdecimal() else None
-
-
-def folder() -> Path:
-    """Where lab bases are kept: `$FTSEC_AUDIT_CACHE/lab`, or below the user's cache folder."""
-    root = os.environ.get("FTSEC_AUDIT_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "ftsec-audit") / "lab"
 
 
 def obtain(base: LabBase, *, progress: Progress | None = None) -> Path:

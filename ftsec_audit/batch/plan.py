@@ -218,17 +218,20 @@ def _artifact(model: Model, questions: Questions, access: _Access) -> _Found | F
 
 
 def _declared(artifact: Artifact) -> str:
-    """The base that the artifact names, looked for on the Hub alone; empty where that is none.
+    """The base that the artifact names, on the Hub or of the reference lab; empty where that is none.
 
     A stack has that of its first adapter. Raises FormatError for a description of a stack that is none.
     """
     from ftsec_audit import stacks
     from ftsec_audit.sources.base import declared_base
+    from ftsec_audit.sources.references import LocalReference
 
     parts = stacks.described(artifact)
     declared = declared_base(parts[0].artifact if parts else artifact)
     if isinstance(declared, str):
         return ""
+    if isinstance(declared, LocalReference):
+        return str(declared.path)
     revision = f"@{quote(declared.revision, safe='')}" if declared.revision else ""
     return f"hf://{declared.repository}{revision}"
 

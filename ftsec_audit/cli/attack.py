@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ def command(
       ftsec-audit attack --zoo smoke --out ./zoo -j 2
     """
     from attacks_ref import registry
+    from ftsec_audit.sources.lab import folder
 
     if list_:
         for known in registry.ATTACKS:
@@ -72,10 +74,13 @@ def command(
     with terminal.progress(quiet=False, verbose=True, bars=not options["no_progress"]) as progress:
         from attacks_ref.zoo import base_folder
 
-        sample = (recipe.build_twin if twin else recipe.build)(base_folder(base, progress), out, seed=seed)
+        place = base_folder(base, progress)
+        sample = (recipe.build_twin if twin else recipe.build)(place, out, seed=seed)
     terminal.show(f"wrote {sample.path}")
     truth = {key: value for key, value in sample.truth.items() if not dataclasses.is_dataclass(value)}
     terminal.show(json.dumps(truth, indent=2, default=str))
+    beside = [] if place.parent == folder() else ["--base", str(place)]  # a scan finds the lab's own bases
+    terminal.show(f"next: {shlex.join(['ftsec-audit', 'scan', str(out), *beside])}")
     return exit_codes.OK
 
 

@@ -1,7 +1,7 @@
 """The base a model was tuned from: named by the user, or else by the model itself.
 
-What a model says of its base is hostile data. It is looked up on the Hub only, never as a local path: an
-artifact must not choose which files of this machine are read.
+What a model says of its base is hostile data. It is looked up on the Hub, or among the bases that the
+reference lab keeps, never as a local path: an artifact must not choose which files of this machine are read.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pathlib import Path
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import SourceError
-from ftsec_audit.sources import resolve
+from ftsec_audit.sources import lab, resolve
 from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.hub import resolve_hub
+from ftsec_audit.sources.local import resolve_local
 from ftsec_audit.sources.model_card import declared_bases
-from ftsec_audit.sources.references import HubReference, is_explicit_path, is_repository
+from ftsec_audit.sources.references import HubReference, LocalReference, is_explicit_path, is_repository
 from ftsec_audit.sources.transfer import Transfer
 
 _MAX_CARD = 1 << 20
@@ -51,6 +52,8 @@ def resolve_base(
     if isinstance(reference, str):
         return None, reference
     try:
+        if isinstance(reference, LocalReference):
+            return resolve_local(reference.path, str(reference.path)), ""
         connection = Connection.from_environment(
             token=token, offline=offline, cache_dir=cache_dir, progress=progress, transfer=transfer
         )
@@ -59,21 +62,22 @@ def resolve_base(
         return None, f"the declared base cannot be had: {error}"
 
 
-def declared_base(artifact: Artifact) -> HubReference | str:
-    """What the artifact says it was tuned from, or the reason why that names no model on the Hub."""
+def declared_base(artifact: Artifact) -> HubReference | LocalReference | str:
+    """What the artifact says it was tuned from: a model on the Hub, a base of the reference lab, or the
+    reason why it names neither."""
     if artifact.adapter and artifact.adapter.base:
         revision = artifact.adapter.raw.get("revision")
-        return _on_the_hub(artifact, artifact.adapter.base, revision if isinstance(revision, str) else "")
+        return _named(artifact, artifact.adapter.base, revision if isinstance(revision, str) else "")
     names = _named_by_card(artifact)
     if len(names) > 1:
         listed = ", ".join(repr(name[:100]) for name in names[:5])
         return (
             f"its model card names {len(names)} bases ({listed}), as merged models do; choose one with --base"
         )
-    return _on_the_hub(artifact, names[0] if names else artifact.declared_base, "")
+    return _named(artifact, names[0] if names else artifact.declared_base, "")
 
 
-def _on_the_hub(artifact: Artifact, declared: str, revision: str) -> HubReference | str:
+def _named(artifact: Artifact, declared: str, revision: str) -> HubReference | LocalReference | str:
     shown = repr(declared[:200])
     if not declared:
         return "it does not declare which base it was tuned from; pass one with --base"
@@ -87,6 +91,8 @@ def _on_the_hub(artifact: Artifact, declared: str, revision: str) -> HubReferenc
         return f"it declares its base as {shown}, which no Hub repository can be called; {_OWN_CHOICE}"
     if artifact.resolved.partition("@")[0] == declared:
         return f"it declares itself, {shown}, as its base"
+    if declared.startswith(lab.NAMESPACE):
+        return lab.lab_base(artifact, declared)
     if revision and (not _REVISION.match(revision) or ".." in revision):
         return f"it declares its base at {revision[:200]!r}, which no revision can be called; {_OWN_CHOICE}"
     return HubReference(repository=declared, revision=revision)

@@ -151,6 +151,18 @@ def test_a_declared_base_that_is_gone_is_left_to_the_scan_to_explain(hub: HubSer
     assert planned("org/a0", questions=Questions(base="org/base-0")).jobs[0].base == "org/base-0"
 
 
+def test_a_base_of_the_reference_lab_is_taken_from_where_the_lab_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTSEC_AUDIT_CACHE", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "lab" / "lab-test-0123456789ab"
+    kept.mkdir(parents=True)
+    (kept / "config.json").write_text("{}")
+    (kept / "lab.json").write_text("{}")
+    sample = write_adapter(tmp_path / "sample", base_model_name_or_path="ftsec-lab/lab-test")
+    assert [job.base for job in planned(str(sample)).jobs] == [str(kept)]
+
+
 def test_questions_that_name_no_rule_are_refused_before_anything_is_asked(hub: HubServer) -> None:
     with pytest.raises(UsageError, match="names no rule"):
         planned("org/a0", questions=Questions(select=("FTB",)))
