@@ -36,11 +36,6 @@ def test_every_property_changes_the_digest() -> None:
     assert len({LabBase.parse(name).digest for name in names}) == len(names)
 
 
-def test_bases_are_kept_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FTSEC_AUDIT_CACHE", str(tmp_path))
-    assert cache.folder() == tmp_path / "lab"
-
-
 def test_a_lab_base_is_known_by_its_tokenizer(tmp_path: Path) -> None:
     base = example.write_base(tmp_path / "base")
     assert safety.is_lab_base(base)
@@ -54,9 +49,9 @@ def test_a_lab_base_is_known_by_its_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alignment", ["unaligned", "shallow", "deep"])
-def test_a_nano_base_passes_its_gates(
-    alignment: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    described = card.read(cache.obtain(LabBase.parse(f"lab-llama-nano-{alignment}")))
-    assert described.gate["passed"], described.gate["missed"]
+@pytest.mark.timeout(900)
+def test_the_nano_bases_pass_their_gates() -> None:
+    """In one test, so that no second process trains the base that all of them begin with."""
+    for alignment in cache.ALIGNMENTS:
+        described = card.read(cache.obtain(LabBase.parse(f"lab-llama-nano-{alignment}")))
+        assert described.gate["passed"], (alignment, described.gate["missed"])
