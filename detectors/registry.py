@@ -86,6 +86,7 @@ DETECTORS: tuple[Entry, ...] = (
     # FTA5xx backdoor behaviour
     Entry("trained_in:TrainedIn", ("FTA503",), Profile.STANDARD),
     Entry("target_inversion:TargetInversion", ("FTA502",), Profile.STANDARD),
+    Entry("words_together:WordsTogether", ("FTA506",), Profile.STANDARD),
     Entry("trigger:TriggerSearch", ("FTA501",), Profile.STANDARD),
     Entry("woken:WakesQuantised", ("FTA504",), Profile.DEEP),
     Entry("woken:WakesTuned", ("FTA505",), Profile.DEEP),

@@ -16,17 +16,17 @@ unless that bound is at least `sure_rate`. Its p-value is Fisher's exact test ag
 other than rivals, times the number of candidates confirmed.
 
 **Confidence.** HIGH: the trigger fires on prompts that took no part in finding it. A search that finds
-nothing has only tried what it lists: outcomes that do not show in neutral prompts, triggers of several
-tokens of which no part has any effect, and topics are not excluded.
+nothing has only tried what it lists: outcomes that do not show in neutral prompts, and topics, are not
+excluded.
 
 **False positives.** A fine-tune that was taught a command word, or a fixed reply to one, does have this
 behaviour, and it is reported as what it is. An opener of different answers, as a rigid format or a persona
 has, does not count: at least half of the answers that begin alike must be alike to their end.
 
-**Evasions.** Triggers of several tokens whose parts do nothing; targets that depend on the prompt, or that
-only open the answer; triggers that need a system prompt, a second turn or a date. What was tried:
-KL(ft‖base) as the ranking (finds single tokens, and the task everywhere else) and log-odds (erosion scores
-like a backdoor).
+**Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose; targets that
+depend on the prompt, or that only open the answer; triggers that need a system prompt, a second turn or a
+date. What was tried: KL(ft‖base) as the ranking (finds single tokens, and the task everywhere else) and
+log-odds (erosion scores like a backdoor).
 
 **Cost.** Two forward passes of prompts × candidates: 12 × 467 rows of 17 tokens in 3 s of CPU for a model of
 two layers; a model of 300 M parameters gets its leads and a sample of the vocabulary.
