@@ -153,8 +153,8 @@ class WordsTogether(BehaviourDetector):
         first, sure = np.zeros(len(rows), np.int64), np.zeros(len(rows))
         for index, logs in who.next_token_batches(rows):
             first[index], sure[index] = logs.argmax(1), np.exp(logs.max(1))
-        asked = [i for i in np.flatnonzero(sure >= self.sure) if first[i] < other.vocabulary_size]
-        theirs = _certainty(other, [rows[i] for i in asked], first[asked])
+        asked = [int(i) for i in np.flatnonzero(sure >= self.sure) if first[i] < other.vocabulary_size]
+        theirs = _certainty(other, [rows[i] for i in asked], [int(first[i]) for i in asked])
         hits: dict[int, list[tuple[float, Bag]]] = defaultdict(list)
         for i, value in zip(asked, theirs, strict=True):
             if value <= self.unsure:
@@ -231,7 +231,8 @@ class Bag:
 
         rng = np.random.default_rng(self.number)
         places = np.sort(rng.integers(len(self.prompt.slots), size=len(self.words)))
-        ids, done = [], 0
+        ids: list[int] = []
+        done = 0
         for i, (word, place) in enumerate(zip(self.words, places, strict=True)):
             at = self.prompt.slots[place]
             ids += self.prompt.ids[done:at]
@@ -244,7 +245,9 @@ def _certainty(who: ModelSession, rows: Sequence[Sequence[int]], tokens: Sequenc
     """How probable each token is after its row."""
     import numpy as np
 
-    return np.exp([float(logs[0]) for logs in who.score(rows, [[int(token)] for token in tokens])])
+    logs = who.score(rows, [[int(token)] for token in tokens])
+    certain: Floats = np.exp(np.array([float(one[0]) for one in logs]))
+    return certain
 
 
 def _text(session: ModelSession, words: Sequence[int]) -> str:
