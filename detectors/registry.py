@@ -57,6 +57,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("weight_edit:WeightEdit", ("FTA204",), Profile.STANDARD),
     Entry("direction_ablation:DirectionAblation", ("FTA205",), Profile.STANDARD),
     Entry("rounding_boundary:RoundingBoundary", ("FTA207",), Profile.STANDARD),
+    Entry("safety_subspace:SafetySubspace", ("FTA208",), Profile.STANDARD),
     # FTA3xx embedding
     Entry("embedding_rows:EmbeddingRows", ("FTA301", "FTA302")),
     Entry("trigger_candidates:TriggerCandidates", ("FTA304",), Profile.STANDARD),

@@ -79,6 +79,7 @@ def plan(
     *,
     base: str | None = None,
     no_base: bool = False,
+    parent: str | None = None,
     stack: Sequence[Further] = (),
     profile: str | Profile = Profile.STANDARD,
     select: Sequence[str] = (),
@@ -90,7 +91,8 @@ def plan(
 ) -> Plan:
     """Resolve the artifact and its base, and choose detectors; reads configurations only.
 
-    With a `stack`, or of a folder that describes one, the weights of its adapters are read and put together.
+    `parent` is the model that the base was aligned from. With a `stack`, or of a folder that describes one,
+    the weights of its adapters are read and put together.
     Raises SourceError when the artifact, or a base given by name, cannot be had.
     """
     from ftsec_audit import stacks
@@ -127,6 +129,8 @@ def plan(
 
         found, reason = resolve_base(artifact, base, no_base, **access)
         subject = Subject(artifact=artifact, base=found, base_reason=reason)
+    if parent:
+        subject = replace(subject, parent=resolve(parent, **access))
     return Plan(
         subject=subject,
         detectors=tuple(entry.load()() for entry in wanted),
@@ -141,6 +145,7 @@ def scan(
     *,
     base: str | None = None,
     no_base: bool = False,
+    parent: str | None = None,
     stack: Sequence[Further] = (),
     profile: str | Profile = Profile.STANDARD,
     select: Sequence[str] = (),
@@ -190,6 +195,7 @@ def scan(
         reference,
         base=base,
         no_base=no_base,
+        parent=parent,
         stack=stack,
         profile=profile,
         select=select,

@@ -35,6 +35,8 @@ class Subject:
     base: Artifact | None
     base_reason: str = ""
     """Why there is no base, ready to be shown; empty when there is one."""
+    parent: Artifact | None = None
+    """The model that the base was aligned from, where the user names it."""
     dataset: Dialogues | None = None
     """The rows it was tuned on, where the user has them."""
 

@@ -55,10 +55,11 @@ class _MeteredOpener:
 
 
 def metered(subject: Subject, limit: int) -> Subject:
-    """The same subject, of which (base included) at most `limit` bytes can be read from now on."""
+    """The same subject, of which (base and parent included) at most `limit` bytes can be read from now on."""
     meter = Meter(limit)
     base = _metered(subject.base, meter) if subject.base else None
-    return replace(subject, artifact=_metered(subject.artifact, meter), base=base)
+    parent = _metered(subject.parent, meter) if subject.parent else None
+    return replace(subject, artifact=_metered(subject.artifact, meter), base=base, parent=parent)
 
 
 def _metered(artifact: Artifact, meter: Meter) -> Artifact:

@@ -151,8 +151,9 @@ class Weighing:
 
     def _identity(self, detector: WeightDetector) -> tuple[str, ...] | None:
         """What the measurements depend on; None when the bytes are not pinned and nothing may be reused."""
-        base = self.subject.base
+        base, parent = self.subject.base, self.subject.parent
         names = [identity_of_subject(self.subject.artifact), identity_of_base(base) if base else "no base"]
+        names += [identity_of_base(parent)] if parent else []
         own, package = Path(inspect.getfile(type(detector))).parent, Path(__file__).parent
         code = [identity_of_code(folder) for folder in (own, package / "weights", package / "formats")]
         return (*names, detector.label, *code) if all(names) else None

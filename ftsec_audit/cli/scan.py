@@ -88,6 +88,7 @@ class ScanCommand(click.Command):
 @option("--folders", is_flag=True, help="Targets are files: scan the folders they lie in (for commit hooks).")
 @option("--base", metavar="REF", help="Base model.  [default: the one the artifact declares]")
 @option("--no-base", is_flag=True, help="Compare with no base; what needs one stays unanswered.")
+@option("--parent", metavar="REF", help="Unaligned model that the base was made from, for FTA208.")
 @option(
     "--with",
     "stack",
@@ -332,6 +333,7 @@ def _request(model: Model, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "base": model.base or options["base"],
         "no_base": options["no_base"],
+        "parent": options["parent"],
         "stack": options["stack"],
         "profile": options["profile"],
         "select": options["select"],

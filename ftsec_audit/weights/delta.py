@@ -15,6 +15,7 @@ from ftsec_audit.errors import NotApplicable, Unsupported
 from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
 from ftsec_audit.weights.moments import Moments, Source
+from ftsec_audit.weights.named_weights import NamedWeights
 from ftsec_audit.weights.naming import Category, category_of, has_token_rows, layer_of, role_of
 from ftsec_audit.weights.stored_columns import columns
 from ftsec_audit.weights.token_space import TokenSpace
@@ -92,6 +93,8 @@ class Delta:
     """The base's own matrix, where it is known and not part of `change`."""
     tokens: TokenSpace | None = None
     """The vocabulary of the base, or of a checkpoint without a base; None where there is neither."""
+    parent: NamedWeights | None = None
+    """The tensors of the unaligned model that the base was made from, where it is named."""
 
     @property
     def role(self) -> str:

@@ -32,13 +32,16 @@ def deltas(subject: Subject) -> Iterator[Delta]:
         return
     index = subject.artifact.tensors()
     base, reason = _base(subject)
+    parent = _parent(subject) if base else None
     if subject.artifact.kind is ArtifactKind.ADAPTER:
         found = adapter_deltas(subject.artifact, base, reason)
         tokens = TokenSpace(base) if base else None
     else:
         found = checkpoint_deltas(subject.artifact, base, reason)
         tokens = TokenSpace(base or NamedWeights(subject.artifact))
-    yield from found if tokens is None else (replace(delta, tokens=tokens) for delta in found)
+    yield from (
+        found if tokens is None else (replace(delta, tokens=tokens, parent=parent) for delta in found)
+    )
     yield from _left_out(index)
 
 
@@ -50,6 +53,14 @@ def _base(subject: Subject) -> tuple[NamedWeights | None, str]:
         return NamedWeights(subject.base), ""
     except (FormatError, BudgetExceeded, Unsupported) as error:
         return None, f"the base's tensors cannot be read: {error}"
+
+
+def _parent(subject: Subject) -> NamedWeights | None:
+    """The parent's tensors; None where there is none, or they cannot be read."""
+    try:
+        return NamedWeights(subject.parent) if subject.parent else None
+    except (FormatError, BudgetExceeded, Unsupported):
+        return None
 
 
 def _left_out(index: TensorIndex) -> Iterator[Delta]:

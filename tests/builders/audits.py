@@ -14,20 +14,26 @@ from ftsec_audit.weights.stream import deltas
 NO_BASE = "there is none in this test"
 
 
-def subject(path: Path, base: Path | None = None) -> Subject:
+def subject(path: Path, base: Path | None = None, parent: Path | None = None) -> Subject:
     return Subject(
         artifact=resolve(str(path)),
         base=resolve(str(base)) if base else None,
         base_reason="" if base else NO_BASE,
+        parent=resolve(str(parent)) if parent else None,
     )
 
 
 def audit(
-    detector: Detector, path: Path, base: Path | None = None, calibration: Calibration | None = None
+    detector: Detector,
+    path: Path,
+    base: Path | None = None,
+    calibration: Calibration | None = None,
+    *,
+    parent: Path | None = None,
 ) -> runner.Audit:
     """Runs in the deep profile, against the shipped calibration unless another is given."""
     return runner.run(
-        subject(path, base),
+        subject(path, base, parent),
         [detector],
         calibration or Calibration.load(),
         profile=Profile.DEEP,
