@@ -28,6 +28,7 @@ def scan_many(
 
     With neither `executor` nor `store`, `scan` of each reference in turn, in this process. With either, a
     batch: planned, each content once, in workers that may be lost, in the order in which they finish.
+    A script calls it below `if __name__ == "__main__":`, for workers of this machine import the script too.
     A `store` (folder or fsspec URL) keeps the results: what is finished there is read, not scanned again.
     Artifacts without a report are an FtsecError once everything else is done.
     """
