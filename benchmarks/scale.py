@@ -255,9 +255,11 @@ PAGES = (
     ("verdict FAIL", Filter(verdict=Verdict.FAIL, limit=100)),
     ("without a report", Filter(failed=True, limit=100)),
     ("text `model-77`", Filter(text="model-77", limit=100)),
+    ("text `model`", Filter(text="model", limit=100)),
+    ("text `model-77`, verdict FAIL", Filter(text="model-77", verdict=Verdict.FAIL, limit=100)),
     ("one repository", Filter(repository="organisation-77/model-77", limit=100)),
 )
-ENTERED = 100_000
+ENTERED = 50_000
 """Documents that are entered as a batch enters them; all others are copied from these."""
 
 
@@ -300,8 +302,13 @@ _DETECTED = "position, rule, severity, confidence, summary"
 def multiply(path: Path, times: int) -> None:
     """Each document `times` times. A key is a digest, and so is what it becomes when its digits rotate."""
     database = sqlite3.connect(path)
-    database.execute("PRAGMA cache_size = -1000000")
-    database.execute("PRAGMA synchronous = OFF")
+    for setting in ("cache_size = -2000000", "synchronous = OFF", "journal_mode = OFF"):
+        database.execute(f"PRAGMA {setting}")
+    indexes = database.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql <> ''"
+    ).fetchall()
+    for name, _ in indexes:
+        database.execute(f"DROP INDEX {name}")  # and made again from all rows, which takes less time
     columns = [column for _, column, *_ in database.execute("PRAGMA table_info(ftsec_documents)")]
     other = [column for column in columns if column not in ("name", "key")]
     with database:
@@ -309,9 +316,10 @@ def multiply(path: Path, times: int) -> None:
         database.execute("CREATE TEMP TABLE detection AS SELECT * FROM ftsec_detections")
         for copy in range(1, times):
             rotated = f"substr({{0}}, {copy * 3 + 1}, {64 - copy * 3}) || substr({{0}}, 1, {copy * 3})"
-            changed = dict.fromkeys(("reference", "resolved", "repository"))
+            changed = dict.fromkeys(("reference", "resolved", "repository", "searched"))
             values = [f"replace({c}, '/model-', '/model-{copy}-')" if c in changed else c for c in other]
-            values = ["abs(random()) / 9.3e18" if v == "suspicion" else v for v in values]
+            drawn = f"((rowid * 7919 + {copy} * 104729) % 1000003) / 1000003.0"
+            values = [drawn if v in ("suspicion", "rank") else v for v in values]
             database.execute(
                 f"INSERT INTO ftsec_documents (name, key, {', '.join(other)}) SELECT "
                 f"{rotated.format('name')} || substr(name, 65), {rotated.format('key')}, {', '.join(values)} "
@@ -321,17 +329,19 @@ def multiply(path: Path, times: int) -> None:
                 f"INSERT INTO ftsec_detections (name, {_DETECTED}) SELECT "
                 f"{rotated.format('name')} || substr(name, 65), {_DETECTED} FROM detection"
             )
+    for _, made in indexes:
+        database.execute(made)
     database.close()
 
 
 def timed(database: Index, held: int) -> Iterator[str]:
-    yield "| `report --store …` | rows | first time | again |"
+    yield "| `report --store …` | rows | CPU, first time | again |"
     yield "|---|---|---|---|"
     for text, wanted in QUERIES:
         found, first, again = _twice(lambda wanted=wanted: sum(1 for _ in database.rows(wanted)))
         yield f"| {text} | {found:,} | {first:.3f} s | {again:.3f} s |"
     yield ""
-    yield "| list of the dashboard | rows of | first time | again |"
+    yield "| list of the dashboard | rows of | CPU, first time | again |"
     yield "|---|---|---|---|"
     for text, wanted in PAGES:
         found, first, again = _twice(
@@ -342,16 +352,19 @@ def timed(database: Index, held: int) -> Iterator[str]:
     _, first, again = _twice(lambda: sum(database.verdicts().values()) + database.count(without))
     yield f"| numbers above the list | {held:,} | {first:.3f} s | {again:.3f} s |"
     yield ""
-    yield "A list is a page of up to 100 rows and the number of all that match. Nobody else used the index."
+    yield (
+        "CPU seconds, with the file in the memory of the system; a list is a page of up to 100 rows and the "
+        "number of all that match. For a text every name, base and kind is read. Nobody else used the index."
+    )
 
 
 def _twice(query: Callable[[], int]) -> tuple[int, float, float]:
-    """What it gives, and the seconds of both times by the clock."""
+    """What it gives, and the CPU seconds of both times, which other programs disturb little."""
     times, found = [], 0
     for _ in range(2):
-        started = time.monotonic()
+        started = time.process_time()
         found = query()
-        times.append(time.monotonic() - started)
+        times.append(time.process_time() - started)
     return found, times[0], times[1]
 
 

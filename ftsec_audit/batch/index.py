@@ -38,7 +38,7 @@ class Filter:
     rule: str = ""
     """Id, or the start of one, of a rule that was detected."""
     text: str = ""
-    """Part of the artifact's name, its base's or its description, in any case of letters."""
+    """Part of the repository's name, the base's or the description, in any case of letters."""
     repository: str = ""
     """As in `Row.repository`."""
     latest_first: bool = False
@@ -164,7 +164,7 @@ class Index:
         table = self._tables.documents
         query = self._sql.select(table.c.name).where(*self._conditions(wanted))
         by_time = wanted.failed or wanted.latest_first
-        query = query.order_by(table.c.scanned_at.desc() if by_time else self._tables.rank, table.c.name)
+        query = query.order_by(table.c.scanned_at.desc() if by_time else table.c.rank.desc(), table.c.name)
         window: Select[Any] = query.limit(wanted.limit).offset(wanted.offset or None)
         return window
 
@@ -176,7 +176,7 @@ class Index:
                 other.c.key == table.c.key,
                 sql.or_(other.c.failure == "", other.c.attempt > table.c.attempt),
             )
-            yield table.c.failure != ""
+            yield table.c.failure > ""  # a range of an index, which `!=` is not
             yield ~settled.exists()
         elif wanted.failed is False:
             yield table.c.failure == ""
@@ -188,10 +188,9 @@ class Index:
             rule = detections.c.rule.startswith(wanted.rule, autoescape=True)
             yield table.c.name.in_(sql.select(detections.c.name).where(rule))
         if wanted.repository:
-            yield table.c.repository == wanted.repository
+            yield table.c.repository == index_tables.listed_repository(wanted.repository)
         if wanted.text:
-            texts = (table.c.reference, table.c.resolved, table.c.base, table.c.description)
-            yield sql.or_(*(text.icontains(wanted.text, autoescape=True) for text in texts))
+            yield table.c.searched.contains(wanted.text.casefold(), autoescape=True)
 
 
 def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

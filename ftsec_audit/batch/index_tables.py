@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +13,27 @@ from ftsec_audit.types import Profile, Severity, Verdict
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_LAYOUT = 2
+_LAYOUT = 3
 _NUMBERS = {"size": "BigInteger", "memory": "BigInteger", "seconds": "Float", "suspicion": "Float"}
-_SEARCHED = ("key", "verdict", "scanned_at", "repository")
-_OWN = ("name", "attempt", "repository")
-_RANK = "ix_ftsec_documents_rank"
-_NEW_INDEXES = ("ix_ftsec_documents_repository", _RANK)
+_OWN = ("name", "attempt", "repository", "rank", "searched")
+_LONGEST = 400
+"""Characters of `repository` and `searched`; PostgreSQL refuses entries of an index beyond 2,700 bytes."""
+_EARLIER_INDEXES = ("key", "verdict", "scanned_at", "repository", "rank", "suspicion", "failure")
 _AT_ONCE = 1000
 
 
 class Tables:
-    """One row per document, one per detection in it."""
+    """One row per document, one per detection in it.
+
+    A list is read from one index, its order and what it is filtered by included: each row that is looked up
+    in the table itself costs a page of the file.
+    """
 
     def __init__(self, database: Database) -> None:
         sql = database.sql
         self.metadata = sql.MetaData()
         columns = [
-            sql.Column(name, getattr(sql, _NUMBERS.get(name, "Text")), index=name in _SEARCHED)
+            sql.Column(name, getattr(sql, _NUMBERS.get(name, "Text")))
             for name in (field.name for field in fields(Row) if field.name not in ("name", "detected"))
         ]
         self.documents = sql.Table(
@@ -37,38 +42,66 @@ class Tables:
             sql.Column("name", sql.String(100), primary_key=True),
             sql.Column("attempt", sql.Integer, nullable=False),
             *columns,
-            sql.Column("repository", sql.Text, index=True),
+            sql.Column("repository", sql.Text),
+            sql.Column("rank", sql.Float),
+            sql.Column("searched", sql.Text),
         )
-        self.rank = sql.func.coalesce(self.documents.c.suspicion, sql.literal_column("-1")).desc()
-        sql.Index(_RANK, self.documents.c.failure, self.rank, self.documents.c.name)
+        of = self.documents.c
+        best, latest = of.rank.desc(), of.scanned_at.desc()
+        for name, parts in {
+            "rank": (of.failure, best, of.name, of.searched),
+            "verdict": (of.failure, of.verdict, best, of.name),
+            "scanned_at": (of.failure, latest, of.name, of.rank),
+            "repository": (of.repository, of.failure, best, of.name),
+            "key": (of.key, of.failure, of.attempt),
+        }.items():
+            sql.Index(f"ix_ftsec_documents_{name}", *parts)
         self.detections = sql.Table(
             "ftsec_detections",
             self.metadata,
             sql.Column("name", sql.String(100), sql.ForeignKey(self.documents.c.name), primary_key=True),
             sql.Column("position", sql.Integer, primary_key=True),
-            sql.Column("rule", sql.Text, index=True),
-            *(sql.Column(name, sql.Text) for name in ("severity", "confidence", "summary")),
+            *(sql.Column(name, sql.Text) for name in ("rule", "severity", "confidence", "summary")),
         )
+        sql.Index("ix_ftsec_detections_rule", self.detections.c.rule, self.detections.c.name)
         self.layout = Layout(
-            note="ftsec_layout", number=_LAYOUT, tables=self.metadata, steps={1: self._name_repositories}
+            note="ftsec_layout",
+            number=_LAYOUT,
+            tables=self.metadata,
+            steps={1: self._name_repositories, 2: self._prepare_lists},
         )
 
     def _name_repositories(self, database: Database, connection: Connection) -> None:
-        """Layout 1 did not know which documents belong to one repository, and had no order by rank."""
-        sql, table = database.sql, self.documents
+        """Layout 1 did not know which documents belong to one repository."""
         connection.exec_driver_sql("ALTER TABLE ftsec_documents ADD COLUMN repository TEXT")
-        known = connection.execute(sql.select(table.c.name, table.c.resolved, table.c.reference)).all()
-        named = [{"of": name, "new": repository(resolved or given)} for name, resolved, given in known]
-        update = table.update().where(table.c.name == sql.bindparam("of"))
-        for start in range(0, len(named), _AT_ONCE):
-            connection.execute(
-                update.values(repository=sql.bindparam("new")), named[start : start + _AT_ONCE]
-            )
-        for column in ("suspicion", "failure"):
+        self._fill(database, connection, lambda found: {"repository": _repository(found)})
+
+    def _prepare_lists(self, database: Database, connection: Connection) -> None:
+        """Layout 2 read a page of the table for each row that a list passed over."""
+        connection.exec_driver_sql("ALTER TABLE ftsec_documents ADD COLUMN rank FLOAT")
+        connection.exec_driver_sql("ALTER TABLE ftsec_documents ADD COLUMN searched TEXT")
+        for column in _EARLIER_INDEXES:
             connection.exec_driver_sql(f"DROP INDEX IF EXISTS ix_ftsec_documents_{column}")
-        for index in table.indexes:
-            if index.name in _NEW_INDEXES:
+        connection.exec_driver_sql("DROP INDEX IF EXISTS ix_ftsec_detections_rule")
+        self._fill(database, connection, lambda found: {"rank": _rank(found), "searched": _searched(found)})
+        for table in self.metadata.sorted_tables:
+            for index in table.indexes:
                 index.create(connection)
+
+    def _fill(
+        self, database: Database, connection: Connection, columns: Callable[[Any], dict[str, Any]]
+    ) -> None:
+        """Columns of each document from what its row holds already."""
+        sql, of = database.sql, self.documents.c
+        query = sql.select(of.name, of.reference, of.resolved, of.base, of.description, of.suspicion)
+        query = query.order_by(of.name).limit(_AT_ONCE)
+        found = connection.execute(query).mappings().all()
+        while found:
+            made = [columns(row) | {"of": row["name"]} for row in found]
+            new = {name: sql.bindparam(name) for name in columns(found[0])}
+            update = self.documents.update().where(of.name == sql.bindparam("of")).values(**new)
+            connection.execute(update, made)
+            found = connection.execute(query.where(of.name > found[-1]["name"])).mappings().all()
 
 
 def document(row: Row) -> dict[str, Any]:
@@ -76,7 +109,31 @@ def document(row: Row) -> dict[str, Any]:
     values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "detected"}
     texts = {name: str(values[name] or "") for name in ("verdict", "failure", "profile")}
     _, _, attempt = row.name.partition(".failed-")
-    return _storable(values | texts | {"repository": row.repository}) | {"attempt": int(attempt or 0)}
+    stored = _storable(values | texts)
+    listed = {"repository": _repository(stored), "rank": _rank(stored), "searched": _searched(stored)}
+    return stored | listed | {"attempt": int(attempt or 0)}
+
+
+def listed_repository(name: str) -> str:
+    """A repository as its column holds it."""
+    return name[:_LONGEST]
+
+
+def _repository(found: Mapping[str, Any]) -> str:
+    return listed_repository(repository(found["resolved"] or found["reference"]))
+
+
+def _rank(found: Mapping[str, Any]) -> float:
+    """What has no suspicion stands last."""
+    return -1.0 if found["suspicion"] is None else float(found["suspicion"])
+
+
+def _searched(found: Mapping[str, Any]) -> str:
+    """What a text is looked for in: repository, base, kind; without differences of case."""
+    names = dict.fromkeys(
+        repository(found[part]) for part in ("resolved", "reference", "base") if found[part]
+    )
+    return "\n".join((*names, found["description"] or "")).casefold()[:_LONGEST]
 
 
 def detections(row: Row) -> list[dict[str, Any]]:

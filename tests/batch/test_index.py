@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -82,7 +83,7 @@ def test_what_is_asked_for_is_what_is_found(database_url: str, store: Store) -> 
     assert found(index, rule="%") == found(index, rule="TA3") == []
     assert found(index, since="2026-01-03") == ["3"]
     assert found(index, text="ORG/M1") == found(index, text="acme") == ["1"]
-    assert found(index, text="100%_b") == ["2"]
+    assert found(index, text="100%_b") == found(index, text="The-100%", verdict=Verdict.FAIL) == ["2"]
     assert found(index, text="100__b") == []
     assert found(index, text="'; drop table ftsec_documents; --") == []
     assert found(index, failed=True) == ["4"]
@@ -103,8 +104,11 @@ def test_the_history_of_a_repository_holds_all_its_versions(database_url: str, s
     put(store, 5, reference="/a/folder")
     for version in (6, 7):
         put(store, version, reference=f"models:/support/{version}")
+    deep = "/" + random.Random(0).randbytes(2000).hex()  # more than PostgreSQL takes into an index
+    put(store, 8, reference=deep)
     index = Index(database_url)
-    index.sync(store)
+    assert index.sync(store) == []
+    assert found(index, repository=deep, failed=None) == ["8"]
     assert found(index, repository="org/model", failed=None, latest_first=True) == ["4", "3", "2", "1"]
     assert found(index, repository="/a/folder", failed=None) == ["5"]
     assert found(index, repository="models:/support", failed=None, latest_first=True) == ["7", "6"]
@@ -192,13 +196,22 @@ def test_an_older_layout_is_migrated_and_nothing_is_read_again(database_url: str
     index = Index(database_url)
     (row,) = index.rows(Filter(repository="org/a"))
     assert (row.name, row.verdict, row.detected[0].rule) == ("one", Verdict.FAIL, "FTA401")
-    listing = (
-        "SELECT name FROM sqlite_master" if "sqlite" in database_url else "SELECT indexname FROM pg_indexes"
-    )
-    with Database(database_url).reading() as connection:
-        names = set(connection.exec_driver_sql(listing).scalars())
-    assert {"ix_ftsec_documents_repository", "ix_ftsec_documents_rank"} <= names
+    assert [row.name for row in index.rows(Filter(text="ORG/A"))] == ["one"]
+    inspector = sqlalchemy.inspect(Database(database_url)._engine)
+    for name, table in index._tables.metadata.tables.items():
+        there = {index["name"]: len(index["column_names"]) for index in inspector.get_indexes(name)}
+        assert there == {index.name: len(index.expressions) for index in table.indexes}
     assert len(list(Index(database_url).rows(Filter()))) == 1
+
+
+def test_documents_of_an_older_layout_keep_their_places(database_url: str) -> None:
+    more = (
+        f"INSERT INTO ftsec_documents VALUES ('{name}', 0, '{name}', 'org/{name}', '', '', '', '', 'quick', "
+        f"'fail', {suspicion}, '', '', 1, 1.0, 1, '2026-01-01T00:00:00Z', '0.1.0')"
+        for name, suspicion in (("none", "NULL"), ("more", 0.9), ("less", 0.1))
+    )
+    execute(database_url, *_LAYOUT_1, *more)
+    assert [row.name for row in Index(database_url).rows(Filter())] == ["more", "one", "less", "none"]
 
 
 def test_a_migration_that_is_cut_short_leaves_the_old_tables(
@@ -229,14 +242,26 @@ def test_a_newer_layout_is_left_alone(database_url: str) -> None:
         Index(database_url)
 
 
-def test_the_most_suspicious_are_found_without_sorting_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(),
+        Filter(latest_first=True),
+        Filter(verdict=Verdict.FAIL),
+        Filter(text="model"),
+        Filter(repository="org/model"),
+    ],
+)
+def test_a_list_is_read_from_one_index_without_sorting_or_looking_elsewhere(
+    wanted: Filter, tmp_path: Path
+) -> None:
     url = f"sqlite:///{tmp_path / 'index.sqlite'}"
     index = Index(url)
-    query = index._query(Filter(limit=10)).compile(compile_kwargs={"literal_binds": True})
+    query = index._query(replace(wanted, limit=10)).compile(compile_kwargs={"literal_binds": True})
     with Database(url).reading() as connection:
-        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all())
-    assert "ix_ftsec_documents_rank" in plan
-    assert "TEMP B-TREE" not in plan
+        steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+    assert len(steps) == 1
+    assert "COVERING INDEX ix_ftsec_documents_" in str(steps)
 
 
 @pytest.mark.parametrize(
