@@ -20,6 +20,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 # Small matrices on few cores: more threads than this only wait for each other.
 export OMP_NUM_THREADS ?= 1
+# The tests start hundreds of processes, and each would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: scan test docs schemas clean
 
