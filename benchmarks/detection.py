@@ -61,6 +61,8 @@ STRUCTURE = (
 )
 """Rules that state a fact about files or tensors, which is as true of a twin that has it as of the attack."""
 
+NORM = "five.norm"
+
 ONE_TOKEN = ("token-backdoor", "tool-backdoor", "composite-backdoor", "quantisation-conditioned")
 OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-time", "virtual-prompt")
 
@@ -76,6 +78,7 @@ def main() -> None:
         flagged(weights),
         candidates(weights),
         planted(edits, weights),
+        merged_later(weights),
         behaviour(probes),
         TRIED.splitlines(),
         every_score(matrix),
@@ -299,6 +302,52 @@ def _quantised(weights: Sequence[Record]) -> Iterator[str]:
         f"{'reached' if apart >= 0.95 else 'not reached'} without those twins. "
         "Whether the quantised form then behaves differently is for the probes to say.\n"
     )
+
+
+def merged_later(weights: Sequence[Record]) -> Iterator[str]:
+    """Is an adapter that was made to survive averaging told by the size of its update?"""
+    sized = [one for one in weights if NORM in one.statistics]
+    bad = [one for one in _of(sized, "merge-time", poisoned=True) if not one.sample.stealth]
+    if not bad:
+        return
+    yield "## Scaled up for a merge (merge-time): the size of the update\n"
+    yield (
+        "LoBAM publishes λ times its poison, so that half of it is enough. What is left of that in the "
+        "weights is size: the mean of ‖ΔW‖ over modules, which is one of the five statistics of "
+        "arXiv:2602.15195. AUROC, undisguised samples of the same base:\n"
+    )
+    yield "| base | merge-time : its twins | : all other benign | known-bad of other attacks : those |"
+    yield "|---|---|---|---|"
+    for base in sorted({one.sample.base_name for one in bad}):
+        near = [one for one in sized if one.sample.base_name == base and not one.sample.stealth]
+        mine = [one for one in bad if one.sample.base_name == base]
+        twins = _of(near, "merge-time", poisoned=False)
+        good = [one for one in near if not one.sample.poisoned and one not in twins]
+        others = [one for one in near if one.sample.poisoned and one not in mine]
+        pairs = ((mine, twins), (mine, good), (others, good))
+        yield f"| {base} | {' | '.join(_apart(left, right) for left, right in pairs)} |"
+    bases = {one.sample.base_name for one in bad}
+    benign = [one for one in sized if not one.sample.poisoned and one.sample.base_name in bases]
+    largest = max(benign, key=lambda one: one.statistics[NORM])
+    sizes = [one.statistics[NORM] for one in bad]
+    yield (
+        f"\nMerge-time samples have {min(sizes):.2f} to {max(sizes):.2f}; the largest benign one there, "
+        f"{largest.statistics[NORM]:.2f}, is {largest.sample.attack} trained as "
+        f"*{largest.sample.recipe}*. **No rule is made of it.** These samples are set apart from benign "
+        "ones of one laboratory that chose how long and how fast they all were trained; a higher rate or "
+        "more steps has the same size, and real adapters differ by six orders of magnitude. Whether an "
+        "adapter was scaled or trained hard cannot be read off its size, nor off the ratios between its "
+        "modules, which a common factor leaves as they are. FTA201 has the norm among its features and "
+        "compares it where there is a population of the same recipe; the merge itself can be audited (`scan A --with B`).\n"
+    )
+
+
+def _apart(bad: Sequence[Record], good: Sequence[Record]) -> str:
+    if not bad or not good:
+        return "–"
+    ours, theirs = ([one.statistics[NORM] for one in side] for side in (bad, good))
+    low, high = curves.auroc_interval(ours, theirs)
+    return f"{curves.auroc(ours, theirs):.2f} [{low:.2f}, {high:.2f}], {len(bad)} : {len(good)}"
 
 
 def behaviour(probes: Sequence[Record]) -> Iterator[str]:

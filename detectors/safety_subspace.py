@@ -18,7 +18,7 @@ others that were asked:
 | base | lost | kept | z ≥ 3, lost | z ≥ 3, kept | AUROC of z | of LoX | of Safe LoRA |
 |---|---|---|---|---|---|---|---|
 | lab-llama-nano | 10 | 84 | 10 | 0 | 1.00 | 0.82 | 0.90 |
-| lab-gpt2-nano | 9 | 79 | 5 | 2 | 0.99 | 0.66 | 0.82 |
+| lab-gpt2-nano | 9 | 79 | 5 | 2 | 0.99 | 0.67 | 0.87 |
 
 Lost are all of harmful-tuning (3 : 3), benign-erosion (4 : 3) and few-shot-preference (3 : 3). The two that
 kept are twins of few-shot-preference. identity-shift takes refusals away under a system line only and does
