@@ -338,7 +338,8 @@ def merged_later(weights: Sequence[Record]) -> Iterator[str]:
         "more steps has the same size, and real adapters differ by six orders of magnitude. Whether an "
         "adapter was scaled or trained hard cannot be read off its size, nor off the ratios between its "
         "modules, which a common factor leaves as they are. FTA201 has the norm among its features and "
-        "compares it where there is a population of the same recipe; the merge itself can be audited (`scan A --with B`).\n"
+        "compares it where there is a population of the same recipe; the merge itself can be audited "
+        "(`scan A --with B`).\n"
     )
 
 
