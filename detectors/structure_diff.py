@@ -6,12 +6,12 @@ does not have (an extra head, a side network, a grafted layer) can carry a paylo
 name never meets.
 
 **Statistic.** Names and shapes of every tensor of both sides, paired whatever the wrapper, and, for
-checkpoints, ‖W′ − W‖_F/‖W‖_F of every pair. FTA101: at least `wrong_share` of the matrices (of all tensors
-where there are only vectors: a bias that the base lacks does not make it another model) find no partner
-of their shape, or the median relative change is at least `unrelated`: two independently trained models of one
-architecture lie at √2, a fine-tune far below 1. FTA105: tensors added, missing or of another shape, beyond
-those that explain themselves (heads of a classification task, a tied unembedding, buffers, rows of new
-tokens).
+checkpoints, ‖W′ − W‖_F/‖W‖_F of every pair. A fused projection (qkv, gate and up) is its parts where the
+other side keeps those. FTA101: at least `wrong_share` of the matrices (of all tensors where there are only
+vectors: a bias that the base lacks does not make it another model) find no partner of their shape, or the
+median relative change is at least `unrelated`: two independently trained models of one architecture lie at
+√2, a fine-tune far below 1. FTA105: tensors added, missing or of another shape, beyond those that explain
+themselves (heads of a classification task, a tied unembedding, buffers, rows of new tokens).
 
 **False positives.** Upcycled, pruned or merged models do change structure: the finding lists what.
 A base on another revision can lack tensors. Quantised tensors are not compared by shape.
@@ -158,6 +158,8 @@ class _Compared:
         base_shapes = _shapes(base)
         if table.subject.artifact.adapter is None:
             shapes = _shapes(table.subject.artifact)
+            _divide(shapes, table.subject.artifact, base)
+            _divide(base_shapes, base, table.subject.artifact)
             missing = {key for key in base_shapes.keys() - shapes.keys() if not _explained(key)}
         else:
             updates = [module for module in table.modules if "is_update" in module.values]
@@ -218,6 +220,17 @@ def _shapes(artifact: Artifact) -> dict[str, _Shape]:
         pairing_key(name): _Shape(canonical_name(name), entry.shape, entry.dtype.lstrip("B").startswith("F"))
         for name, entry in index.items()
     }
+
+
+def _divide(shapes: dict[str, _Shape], fused: Artifact, split: Artifact) -> None:
+    """Put the parts of a fused projection in its place where the other side has them one by one."""
+    from ftsec_audit.weights.fused import parts
+    from ftsec_audit.weights.named_weights import NamedWeights
+
+    for name, those in parts(NamedWeights(fused), NamedWeights(split)).items():
+        del shapes[pairing_key(name)]
+        for part in those:
+            shapes[pairing_key(part.module)] = _Shape(part.module, part.within.stored_shape)
 
 
 def _partners(shape: _Shape, other: _Shape | None) -> bool:

@@ -10,23 +10,26 @@ from ftsec_audit.errors import FormatError, Unsupported
 from ftsec_audit.weights.comparison import compare
 from ftsec_audit.weights.delta import Delta, DeltaKind
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
+from ftsec_audit.weights.pairing import Pairing
 from ftsec_audit.weights.stored import StoredTensor
 
 
 def checkpoint_deltas(artifact: Artifact, base: NamedWeights | None, reason: str) -> Iterator[Delta]:
-    """One delta per tensor, then one per tensor that only the base has; `reason`: why there is no base."""
+    """One delta per tensor, then one per tensor that only the base has; `reason`: why there is no base.
+
+    A tensor that holds what the base keeps in several has one delta for each of those.
+    """
     subject = NamedWeights(artifact)
     n_layers = max(layers_reached(subject.index), layer_count(subject.config))
     met: set[str] = set()
-    for module, name in subject.modules():
-        before = base.find(module) if base else None
+    for module, after, before in Pairing(subject, base):
         if before is not None:
             met.add(before.name)
-        fields = _compared(StoredTensor(subject.index, name), before, reason, subject.transposed(module))
+        fields = _compared(after, before, reason, subject.transposed(module))
         if base is not None and before is None and fields["kind"] is not DeltaKind.UNREADABLE:
             fields |= {"kind": DeltaKind.ADDED, "reason": "the base has no such tensor"}
-        file = subject.index[name].file.path
-        yield Delta(name=module, tensors=(name,), file=file, n_layers=n_layers, **fields)
+        file = subject.index[after.name].file.path
+        yield Delta(name=module, tensors=(after.name,), file=file, n_layers=n_layers, **fields)
     if base is not None:
         yield from _missing(subject, base, met, n_layers)
 
@@ -37,8 +40,7 @@ def _compared(
     try:
         return compare(after, before, reason).fields(transposed=bool(transposed))
     except (FormatError, Unsupported) as error:
-        shape = after.index[after.name].shape
-        return {"kind": DeltaKind.UNREADABLE, "shape": shape, "reason": error.what}
+        return {"kind": DeltaKind.UNREADABLE, "shape": after.stored_shape, "reason": error.what}
 
 
 def _missing(subject: NamedWeights, base: NamedWeights, met: set[str], n_layers: int) -> Iterator[Delta]:

@@ -38,12 +38,12 @@ def compare(after: StoredTensor, before: StoredTensor | None, reason: str) -> Co
     Matrices of equal width are compared by the rows that both have: vocabularies grow. Reads no further
     than the first block that differs. Raises Unsupported where the values of either cannot be read.
     """
-    shape = after.index[after.name].shape
+    shape = after.stored_shape
     after.dtype  # noqa: B018 - raises where there is nothing to be read
     alone = DeltaKind.VECTOR if len(shape) < 2 else DeltaKind.FULL
     if before is None:
         return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)
-    base_shape = before.index[before.name].shape
+    base_shape = before.stored_shape
     before.dtype  # noqa: B018
     if shape != base_shape and (len(shape) != 2 or shape[1:] != base_shape[1:]):
         reason = f"the base's tensor has the shape {list(base_shape)}"

@@ -25,12 +25,16 @@ class StoredTensor:
     name: str
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return self.index[self.name].shape
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns): the first axis against all others; one row where there is one axis or none.
 
         One row too when rows are longer than a block.
         """
-        shape = self.index[self.name].shape
+        shape = self.stored_shape
         columns = math.prod(shape[1:])
         if len(shape) < 2 or columns > BLOCK_ELEMENTS:
             return 1, math.prod(shape)
@@ -52,6 +56,10 @@ class StoredTensor:
                 yield block
             else:
                 yield block.reshape(1 if rows == 1 else -1, columns if rows > 1 else block.numel())
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Rows `start:stop` in their own dtype, clipped as a slice is."""
+        return self.index.read_rows(self.name, start, stop)
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """Single rows by number, float32 (k, columns)."""
@@ -85,7 +93,7 @@ class StoredPair(Source):
     def beyond(self) -> Iterator[Tensor]:
         step = max(1, BLOCK_ELEMENTS // max(1, self.shape[1]))
         for start in range(self.shape[0], self._after.shape[0], step):
-            yield self._after.index.read_rows(self._after.name, start, start + step)
+            yield self._after.between(start, start + step)
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         if len(indices) > _WHOLE_ROWS:

@@ -1,8 +1,8 @@
 """Every tensor of a subject, once, as a change of its base: the single pass that detectors measure.
 
-Laws: every tensor of the subject belongs to exactly one delta; names of deltas are unique; tensors are
-read in the order of the files, with one shard of either side open; memory is a window of factors, or a
-block of either side.
+Laws: every tensor of the subject belongs to exactly one delta, or to one for each of the parts in which the
+base keeps it; names of deltas are unique; tensors are read in the order of the files, with one shard of
+either side open; memory is a window of factors, or a block of either side.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders.adapters import write_adapter, write_checkpoint
 from builders.audits import NO_BASE, audit, finding
+from builders.fusing import fuse_all
 
 from detectors.structure_diff import StructureDiff
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -118,6 +119,33 @@ def test_what_explains_itself_is_no_change_of_structure(base, tmp_path, change):
 
     wrong, changed = outcomes(write_checkpoint(tmp_path / "c", edit=edit), base)
     assert (wrong.outcome, changed.outcome) == (Outcome.NOT_DETECTED, Outcome.NOT_DETECTED)
+
+
+@pytest.mark.parametrize("fused_side", ["subject", "base"])
+def test_a_fused_export_is_the_same_model(base, tmp_path, fused_side):
+    fused = write_checkpoint(tmp_path / "fused", edit=fuse_all)
+    wrong, changed = outcomes(*((fused, base) if fused_side == "subject" else (base, fused)))
+    assert (wrong.outcome, changed.outcome) == (Outcome.NOT_DETECTED, Outcome.NOT_DETECTED)
+    assert wrong.summary == outcomes(base, base)[0].summary
+
+
+def test_a_fused_export_of_another_model_is_one(base, tmp_path):
+    wrong, _ = outcomes(write_checkpoint(tmp_path / "c", seed=7, edit=fuse_all), base)
+    assert wrong.outcome is Outcome.DETECTED
+    assert wrong.evidence[0].value == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_a_fused_tensor_that_is_not_the_bases_parts_is_named(base, tmp_path):
+    def edit(tensors):
+        tensors = fuse_all(tensors)
+        name = "model.layers.0.mlp.gate_up_proj.weight"
+        return tensors | {name: torch.cat([tensors[name], torch.ones(8, 32)])}
+
+    _, changed = outcomes(write_checkpoint(tmp_path / "c", edit=edit), base)
+    assert changed.outcome is Outcome.DETECTED
+    assert {e.location.tensor for e in changed.evidence} == {
+        f"model.layers.0.mlp.{name}" for name in ("gate_up_proj", "gate_proj", "up_proj")
+    }
 
 
 def test_without_a_base_there_is_no_answer_and_the_reason_is_given(tmp_path):

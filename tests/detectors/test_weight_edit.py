@@ -9,6 +9,7 @@ import pytest
 import torch
 from builders.adapters import modules, write_adapter, write_checkpoint
 from builders.audits import audit, finding, subject
+from builders.fusing import fuse_all
 
 from detectors.weight_edit import WeightEdit
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -91,6 +92,24 @@ def test_one_edited_matrix_is_named(bases, tmp_path, family, module, norm):
     assert found.evidence[0].value > 0.999
     (lead,) = layers_of(result)
     assert (lead.kind, lead.value, lead.details) == ("layer", "2", {"tensor": name})
+
+
+@pytest.mark.parametrize("name", ["mlp.up_proj", "self_attn.k_proj"])
+def test_an_edit_in_a_fused_export_is_named_by_its_part(bases, tmp_path, name):
+    def edit(tensors):
+        adding(f"model.layers.1.{name}")(tensors)
+        return fuse_all(tensors)
+
+    found = finding(audit(WeightEdit(), checkpoint(tmp_path / "c", edit), bases["llama"]), "FTA204")
+    assert (found.outcome, found.confidence) == (Outcome.DETECTED, Confidence.HIGH)
+    assert {item.location.tensor for item in found.evidence if item.location.tensor} == {
+        f"model.layers.1.{name}"
+    }
+
+
+def test_a_fused_export_alone_is_no_edit(bases, tmp_path):
+    found = finding(audit(WeightEdit(), checkpoint(tmp_path / "c", fuse_all), bases["llama"]), "FTA204")
+    assert found.outcome is Outcome.NOT_DETECTED
 
 
 @both_families
