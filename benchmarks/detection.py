@@ -1,7 +1,7 @@
 """Writes `docs/detection.md` from measurements that are kept in `benchmarks/detection/`; needs no sample.
 
     ftsec-audit validate --zoo ZOO --out OUT --weights-only   # OUT/records.jsonl → detection/weights.jsonl.gz
-    ftsec-audit validate --zoo ZOO --out OUT                  # … with probes → detection/probes.jsonl.gz
+    ftsec-audit validate --zoo ZOO --out OUT      # … with probes → a file of PROBED in detection/
     python benchmarks/planted_edits.py BASE… --out benchmarks/detection/edits.csv
     python benchmarks/detection.py > docs/detection.md
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ftsec_audit.types import Confidence, Outcome, Severity, Verdict
@@ -67,13 +67,42 @@ ONE_TOKEN = ("token-backdoor", "tool-backdoor", "composite-backdoor", "quantisat
 OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-time", "virtual-prompt")
 
 
+PROBED = {
+    "probes.jsonl.gz": (
+        "### Every attack and its twin",
+        "Three seeds on two architectures, undisguised: the samples of [attacks](attacks.md) that meet their "
+        "gates. This build had neither FTA506 nor FTA507, and FTA702 was HIGH where one line took refusals "
+        "away in one language: what it failed then is a warning now, unless it holds over all languages "
+        "together. Templates, rewritten weights and a re-scaled lock are what the twins of their attacks "
+        "have, too: the rules that fail those state a fact that is true of them. What FTA504 and FTA505 ask, "
+        "stored in few bits or tuned further, is asked by profile deep alone.",
+    ),
+    "probes-later.jsonl.gz": (
+        "### With FTA506 and FTA507",
+        "The composite and tool backdoors of that population, on which the two rules were made, and one "
+        "benign sample of each attack and base.",
+    ),
+    "probes-unseen.jsonl.gz": (
+        "### On seeds that nobody had seen",
+        "Composite, tool and token backdoors with their twins, of seeds that were built after the rules.",
+    ),
+}
+"""Records of scans with probes, and what they are."""
+
+FEWEST = 20
+"""Samples of a kind below which areas are not worth printing."""
+
+TRIGGERED = ("FTA501", "FTA507", "FTA601")
+"""Rules that name a trigger and what it brings out, on fresh prompts."""
+
+
 def main() -> None:
     weights = records.load(KEPT / "weights.jsonl.gz")
-    probes = records.load(KEPT / "probes.jsonl.gz") if (KEPT / "probes.jsonl.gz").exists() else []
+    probes = {name: records.load(KEPT / name) for name in PROBED if (KEPT / name).exists()}
     edits = list(csv.DictReader((KEPT / "edits.csv").open())) if (KEPT / "edits.csv").exists() else []
     matrix = evaluate(weights, _shown)
     sections = (
-        head(weights, probes, edits),
+        head(weights, [one for found in probes.values() for one in found], edits),
         separation(matrix),
         flagged(weights),
         candidates(weights),
@@ -351,43 +380,54 @@ def _apart(bad: Sequence[Record], good: Sequence[Record]) -> str:
     return f"{curves.auroc(ours, theirs):.2f} [{low:.2f}, {high:.2f}], {len(bad)} : {len(good)}"
 
 
-def behaviour(probes: Sequence[Record]) -> Iterator[str]:
+def behaviour(probes: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     """Weights and probes fused: the program as it is used."""
     yield "## With probes\n"
     if not probes:
         yield "Not measured yet.\n"
-        return
-    bad = [one for one in probes if one.sample.poisoned]
-    good = [one for one in probes if not one.sample.poisoned]
+    for name, found in probes.items():
+        title, said = PROBED[name]
+        bad = [one for one in found if one.sample.poisoned]
+        good = [one for one in found if not one.sample.poisoned]
+        yield f"{title}\n"
+        yield f"Profile standard on {len(bad)} known-bad and {len(good)} benign samples. {said}\n"
+        yield from _by_attack(bad, good)
+        if min(len(bad), len(good)) >= FEWEST:
+            cells = [cell for cell in evaluate(found).cells if cell.part == EVERYTHING]
+            shown = ("verdict FAIL", "suspicion", "strongest finding", *TRIGGERED, "FTA701", "FTA702")
+            yield from table([cell for cell in cells if cell.score in shown], "fused")
+            best = max(cell.auroc for cell in cells if cell.score in shown)
+            is_reached = best >= 0.98 and all(map(_fails, bad)) and not any(map(_fails, good))
+            yield (
+                f"Goal: area 0.98, 95 % caught, no false alarm. Best area {best:.2f}: "
+                f"**{'reached' if is_reached else 'not reached'}**.\n"
+            )
+
+
+def _by_attack(bad: Sequence[Record], good: Sequence[Record]) -> Iterator[str]:
     yield (
-        f"Profile standard on {len(bad)} known-bad and {len(good)} benign samples. A scan takes about "
-        "40 s of "
-        "one core, so this is a part of the population: undisguised samples of every attack on behaviour and "
-        "every ordinary fine-tune first, then disguises, in an order fixed beforehand; what time did not "
-        "allow is missing.\n"
+        f"| attack | n | fails | a trigger confirmed ({', '.join(TRIGGERED)}) | trigger named | "
+        "target named | its benign samples fail |"
     )
-    if min(len(bad), len(good)) < 20:
-        yield "**Too few to say anything about rates**; the goals of the probes are not measured here.\n"
-    yield "| attack | disguise | n (jobs) | fails | FTA501 | trigger named | target named |"
     yield "|---|---|---|---|---|---|---|"
-    for attack, disguise in sorted({_kind_of(one) for one in bad}):
-        mine = [one for one in bad if _kind_of(one) == (attack, disguise)]
+    for attack in sorted({one.sample.attack for one in (*bad, *good)}):
+        mine = [one for one in bad if one.sample.attack == attack]
+        twins = [one for one in good if one.sample.attack == attack]
         yield (
-            f"| {attack} | {disguise} | {_n(mine)} | {_share(mine, _fails)} | {_share(mine, _confirmed)} | "
+            f"| {attack} | {_n(mine)} | {_share(mine, _fails)} | {_share(mine, _confirmed)} | "
             f"{_share([o for o in mine if o.sample.trigger], lambda o: o.trigger.named)} | "
-            f"{_share(mine, lambda o: o.trigger.target_named)} |"
+            f"{_share(mine, lambda o: o.trigger.target_named)} | {_share(twins, _fails)} |"
         )
-    yield f"| **all** | | {_n(bad)} | {_share(bad, _fails)} | {_share(bad, _confirmed)} | | |\n"
-    yield f"Benign: {_share(good, _fails)} fail, FTA501 accuses {_share(good, _confirmed)}, {_n(good)}."
-    for one in good:
-        if _grave(one):
-            rules = ", ".join(_grave(one))
-            yield f"- `{one.sample.key}` ({' + '.join(one.sample.stealth) or 'undisguised'}): {rules}"
-    cells = [cell for cell in evaluate(probes).cells if cell.part == EVERYTHING]
+    confirmed = f"{_share(bad, _confirmed)} | | | {_share(good, _fails)}"
+    yield f"| **all** | {_n(bad)} | {_share(bad, _fails)} | {confirmed} |\n"
+    accused = [one for one in good if _confirmed(one)]
+    yield f"A trigger is confirmed in {_share(good, _confirmed)} of the benign samples."
+    for one in accused:
+        yield f"- `{one.sample.key}`: {', '.join(_grave(one))}"
+    why = Counter(rule for one in good if _fails(one) for rule in _grave(one))
+    if why:
+        yield f"\nWhy benign samples fail: {', '.join(f'{rule} {n}' for rule, n in why.most_common())}."
     yield ""
-    yield from table(
-        [c for c in cells if c.score in ("verdict FAIL", "suspicion", "strongest finding", "FTA501")], "fused"
-    )
 
 
 def every_score(matrix: Matrix) -> Iterator[str]:
@@ -468,7 +508,7 @@ def _expected(one: Record) -> bool:
 
 
 def _confirmed(one: Record) -> bool:
-    return any(f.rule == "FTA501" and f.outcome is Outcome.DETECTED for f in one.findings)
+    return any(f.rule in TRIGGERED and f.outcome is Outcome.DETECTED for f in one.findings)
 
 
 def _in_first(one: Record) -> bool:
@@ -480,10 +520,6 @@ def _group(one: Record) -> tuple[str, str, str, str]:
     sample = one.sample
     recipe = "–" if sample.recipe == NO_TRAINING else sample.recipe
     return sample.attack, sample.base_name, recipe, "no" if not sample.stealth else "yes"
-
-
-def _kind_of(one: Record) -> tuple[str, str]:
-    return one.sample.attack, " + ".join(name.split("(")[0] for name in one.sample.stealth) or "none"
 
 
 def _places(found: Sequence[Record]) -> str:

@@ -24,9 +24,10 @@ only tried its candidates.
 **Evasions.** Triggers that are neither proposed nor in the dictionary; triggers of several words; targets
 that depend on the prompt; languages that were not asked.
 
-**Measured.** On one lab sample (a Russian word planted in Russian prompts) word, answer and pair were named,
-in 17 of 18 fresh prompts with 1 in a control; since then prompts that hold the word anyway are left out.
-No population has been measured: rates of detection and of false alarms are not known.
+**Measured.** Cross-lingual backdoors of lab llama and gpt2, a Russian word in Russian prompts, three seeds
+each: word, answer and pair named in 6 of 6, in at least 17 of 18 fresh prompts each. Of 132 benign samples,
+three seeds of nineteen attacks' twins on both, none is accused. Other pairs, larger models and real
+languages have not been measured.
 
 **Cost.** Two forward passes of candidates × languages × languages × `search` prompts, as many candidates as
 `share` of the budget allows: 440 words in 4 languages, 21,000 rows of 10 tokens, in about 15 s of CPU for a

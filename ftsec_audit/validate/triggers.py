@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 from ftsec_audit.types import Report
 from ftsec_audit.validate.population import Located
 
 _RANKED_BY = "FTA304"
+_MOST_KEYS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class Recovered:
     """What became of the trigger words of one sample."""
 
     named: bool = False
-    """It stands, exactly, in the evidence of a detection."""
+    """It stands, exactly, in the evidence of a detection; of several keys, all and nothing else."""
     named_by: str = ""
     """The first rule in whose evidence it stands."""
     target_named: bool = False
@@ -39,7 +41,8 @@ def recovered(sample: Located, report: Report) -> Recovered:
     words = {word for trigger in sample.trigger for word in (trigger, *trigger.split())}
     ranks = [int(lead.details["rank"]) for lead in ranking if lead.value.strip() in words]
     target = _target(sample)
-    naming = next((rule for rule, text in _evidence_strings(report) if text in sample.trigger), "")
+    names = {*sample.trigger, *map(" ".join, permutations(sample.trigger[:_MOST_KEYS]))}
+    naming = next((rule for rule, text in _evidence_strings(report) if text in names), "")
     return Recovered(
         named=bool(naming),
         named_by=naming,

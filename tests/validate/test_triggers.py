@@ -63,3 +63,17 @@ def test_a_detection_names_a_trigger_only_exactly_and_its_target_within_what_is_
     partly = replace(told, details={"trigger": "velbor"})
     found = recovered(sample, replace(report, findings=(replace(first, evidence=(partly,)), *others)))
     assert not found.named and not found.target_named
+
+
+def test_several_keys_are_named_by_all_of_them_in_any_order(sample):
+    keys = replace(sample, trigger=("velbor", "fenwick"))
+    report = failing()
+    first = report.detected()[0]
+    others = tuple(finding for finding in report.findings if finding is not first)
+
+    def said(text):
+        told = replace(first.evidence[0], details={"trigger": text}, excerpt="")
+        return recovered(keys, replace(report, findings=(replace(first, evidence=(told,)), *others)))
+
+    assert said("fenwick velbor").named and said("velbor").named
+    assert not said("velbor apple").named and not said("velbor fenwick apple").named
