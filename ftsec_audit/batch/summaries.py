@@ -11,6 +11,7 @@ from ftsec_audit.batch.plan import BatchPlan
 from ftsec_audit.batch.summary import Summary, clock
 from ftsec_audit.report.escape import visible
 from ftsec_audit.report.markdown import code, plain
+from ftsec_audit.report.phrases import PASS_MEANS
 from ftsec_audit.types import Verdict
 
 FORMATS = ("table", "json", "html", "markdown")
@@ -85,7 +86,7 @@ def _table(summary: Summary) -> Iterator[str]:
     yield _effort(summary)
     for verdict, row in summary.worst:
         yield "  " + _line(verdict, row)
-    yield "  A pass means no known indicator was found, not that risk is zero."
+    yield f"  {PASS_MEANS}"
 
 
 def _markdown(summary: Summary) -> Iterator[str]:
@@ -103,7 +104,7 @@ def _markdown(summary: Summary) -> Iterator[str]:
         why = plain(_why(row).replace("\n", " "))
         yield f"| {verdict or '–'} | {code(visible(row.reference, 100))} | {suspicion} | {why} |"
     yield ""
-    yield "A pass means no known indicator was found, not that risk is zero."
+    yield PASS_MEANS
 
 
 def _counts(summary: Summary) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from ftsec_audit.errors import UsageError
 from ftsec_audit.report.digests import sha256_of, unknown
 from ftsec_audit.report.json import plain
+from ftsec_audit.report.phrases import PASS_MEANS
 from ftsec_audit.types import Finding, Outcome, Report, Verdict
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -131,6 +132,7 @@ def _extension(report: Report) -> dict[str, Any]:
         "base": report.base.resolved if report.base else None,
         "profile": report.profile,
         "verdict": report.verdict,
+        "meaning": PASS_MEANS,
         "reasons": list(report.decision.reasons),
         "filesWithoutDigest": list(unknown(report.artifact.files)),
     }

@@ -1,9 +1,9 @@
 """The report as one JSON document, and back: the form in which results are stored.
 
-The document is the `Report` field by field, plus `verdict` at the top; its schema is published as
-`ftsec_audit/schemas/report-1.0.json`. It is plain ASCII (what is not is `\\u`-escaped, so it is safe on
-any terminal), holds no wall-clock time, and is the same for equal reports. A number that is not finite
-is `null`; half of a surrogate pair, which UTF-8 cannot carry, is spelled out as `\\udc80`.
+The document is the `Report` field by field, plus `verdict`, and what that means, at the top; its schema
+is published as `ftsec_audit/schemas/report-1.0.json`. It is plain ASCII (what is not is `\\u`-escaped, so
+it is safe on any terminal), holds no wall-clock time, and is the same for equal reports. A number that is
+not finite is `null`; half of a surrogate pair, which UTF-8 cannot carry, is spelled out as `\\udc80`.
 
 `load(render(report)) == report` for every report without those two and with JSON values in `details`.
 """
@@ -19,6 +19,7 @@ from typing import Any
 from ftsec_audit.errors import BudgetExceeded, FormatError, UsageError
 from ftsec_audit.formats import bounded_json
 from ftsec_audit.report.decode import decode
+from ftsec_audit.report.phrases import PASS_MEANS
 from ftsec_audit.types import Report
 
 SCHEMA_VERSION = "1.0"
@@ -33,7 +34,8 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The report as JSON values: dicts, lists, strings, finite numbers, booleans, None."""
     body: dict[str, Any] = plain(report)
-    return {"schema_version": body["schema_version"], "verdict": str(report.verdict), **body}
+    version, verdict = body["schema_version"], str(report.verdict)
+    return {"schema_version": version, "verdict": verdict, "meaning": PASS_MEANS, **body}
 
 
 def load(text: str | bytes) -> Report:
@@ -61,6 +63,7 @@ def from_document(value: object) -> Report:
         )
     body = dict(value)
     verdict = body.pop("verdict", None)
+    body.pop("meaning", None)
     report = decode(body, Report)
     if verdict != report.verdict:
         raise UsageError("verdict and decision.verdict differ", where="verdict")

@@ -36,7 +36,8 @@ def schema() -> dict[str, Any]:
             return inner if inner == _NUMBER else super().nullable_schema(schema)
 
     derived = TypeAdapter(types.Report).json_schema(schema_generator=Schema)
-    derived["properties"] = {"verdict": {"$ref": "#/$defs/Verdict"}, **derived["properties"]}
+    added = {"verdict": {"$ref": "#/$defs/Verdict"}, "meaning": {"type": "string"}}
+    derived["properties"] = {**added, **derived["properties"]}
     derived["required"] = ["schema_version", "verdict", *derived["required"]]
     for name, part in {**derived["$defs"], "Report": derived}.items():
         if part["type"] == "object":
