@@ -14,7 +14,8 @@ median relative change is at least `unrelated`: two independently trained models
 themselves (heads of a classification task, a tied unembedding, buffers, rows of new tokens).
 
 **False positives.** Upcycled, pruned or merged models do change structure: the finding lists what.
-A base on another revision can lack tensors. Quantised tensors are not compared by shape.
+A base on another revision can lack tensors. Packed weights (GPTQ, AWQ, int8, 4-bit and fp8 with scales) are
+paired by name alone, FTA107 lists what of them is unread.
 
 **Evasions.** Declaring no base, which leaves the rules without an answer rather than clean.
 
@@ -149,6 +150,8 @@ class _Compared:
     """Tensors of the subject with no partner, or one of another shape, and no reason of their own."""
     missing: tuple[str, ...]
     """Tensors of the base that a checkpoint lacks."""
+    packed: int
+    """How many of the matched ones are packed on either side, so that their shapes say nothing."""
     identical: int
     changes: tuple[float, ...]
     """Relative changes of the matrices of a checkpoint, 0 where they are bit-identical."""
@@ -177,6 +180,10 @@ class _Compared:
             strangers=sum(shape in unmatched for shape in matrices) / len(matrices) if matrices else 1.0,
             unmatched=tuple(shape.name for shape in unmatched),
             missing=tuple(sorted(base_shapes[key].name for key in missing)),
+            packed=sum(
+                key in base_shapes and not (shape.comparable and base_shapes[key].comparable)
+                for key, shape in shapes.items()
+            ),
             identical=len(table.column("is_identical")),
             changes=tuple(changes),
         )
@@ -191,7 +198,11 @@ class _Compared:
 
     @property
     def summary(self) -> str:
-        return f"{self.matched} tensors match the base in name and shape, {self.identical} are bit-identical"
+        packed = f" ({self.packed} of them packed: in name alone)" if self.packed else ""
+        return (
+            f"{self.matched} tensors match the base in name and shape{packed}, "
+            f"{self.identical} are bit-identical"
+        )
 
     def evidence(self, count: int) -> list[Evidence]:
         named = [*self.unmatched[:count], *self.missing[:count]]
@@ -211,14 +222,21 @@ class _Shape:
     name: str
     shape: tuple[int, ...]
     comparable: bool = True
-    """False for packed dtypes, whose shape is not that of the matrix."""
+    """False for packed weights and whole numbers, whose shape may not be that of the matrix."""
 
 
 def _shapes(artifact: Artifact) -> dict[str, _Shape]:
-    index = artifact.tensors()
-    return {
+    from ftsec_audit.weights.named_weights import NamedWeights
+
+    weights = NamedWeights(artifact)
+    entries = {name: weights.index[name] for _, name in weights.modules()}
+    shapes = {
         pairing_key(name): _Shape(canonical_name(name), entry.shape, entry.dtype.lstrip("B").startswith("F"))
-        for name, entry in index.items()
+        for name, entry in entries.items()
+    }
+    return shapes | {
+        pairing_key(packed.module): _Shape(packed.module, weights.index[name].shape, comparable=False)
+        for name, packed in weights.packed.items()
     }
 
 

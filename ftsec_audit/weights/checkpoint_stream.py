@@ -10,12 +10,14 @@ from ftsec_audit.errors import FormatError, Unsupported
 from ftsec_audit.weights.comparison import compare
 from ftsec_audit.weights.delta import Delta, DeltaKind
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
+from ftsec_audit.weights.packed import Packed
+from ftsec_audit.weights.packed_stream import packed_deltas
 from ftsec_audit.weights.pairing import Pairing
 from ftsec_audit.weights.stored import StoredTensor
 
 
 def checkpoint_deltas(artifact: Artifact, base: NamedWeights | None, reason: str) -> Iterator[Delta]:
-    """One delta per tensor, then one per tensor that only the base has; `reason`: why there is no base.
+    """One delta per tensor, then packed weights, then what only the base has; `reason`: why there is no base.
 
     A tensor that holds what the base keeps in several has one delta for each of those.
     """
@@ -27,9 +29,10 @@ def checkpoint_deltas(artifact: Artifact, base: NamedWeights | None, reason: str
             met.add(before.name)
         fields = _compared(after, before, reason, subject.transposed(module))
         if base is not None and before is None and fields["kind"] is not DeltaKind.UNREADABLE:
-            fields |= {"kind": DeltaKind.ADDED, "reason": "the base has no such tensor"}
+            fields |= _without_partner(base.find_packed(module))
         file = subject.index[after.name].file.path
         yield Delta(name=module, tensors=(after.name,), file=file, n_layers=n_layers, **fields)
+    yield from packed_deltas(subject, base, n_layers)
     if base is not None:
         yield from _missing(subject, base, met, n_layers)
 
@@ -43,11 +46,19 @@ def _compared(
         return {"kind": DeltaKind.UNREADABLE, "shape": after.stored_shape, "reason": error.what}
 
 
+def _without_partner(packed: Packed | None) -> dict[str, Any]:
+    """What becomes of a tensor that none of the base's can be compared with."""
+    if packed is None:
+        return {"kind": DeltaKind.ADDED, "reason": "the base has no such tensor"}
+    reason = f"the base's is packed ({packed.scheme}), which is not decoded"
+    return {"kind": DeltaKind.UNREADABLE, "change": None, "reason": reason}
+
+
 def _missing(subject: NamedWeights, base: NamedWeights, met: set[str], n_layers: int) -> Iterator[Delta]:
     """Tensors of the base that no tensor of the subject was compared with."""
     taken = {module for module, _ in subject.modules()}
     for module, name in base.modules():
-        if name in met:
+        if name in met or subject.find_packed(module):
             continue
         tied = subject.find(module) is not None
         yield Delta(
@@ -58,3 +69,12 @@ def _missing(subject: NamedWeights, base: NamedWeights, met: set[str], n_layers:
             n_layers=n_layers,
             reason="tied to another tensor of the checkpoint" if tied else "",
         )
+    for name, packed in base.packed.items():
+        if not subject.find_packed(packed.module) and subject.named(packed.module) is None:
+            yield Delta(
+                name=f"{name} (base)",
+                kind=DeltaKind.MISSING,
+                shape=base.index[name].shape,
+                tensors=(),
+                n_layers=n_layers,
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ftsec_audit.errors import Unsupported
 from ftsec_audit.weights.delta import DeltaKind
 from ftsec_audit.weights.dense import Dense
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
@@ -44,7 +45,8 @@ def compare(after: StoredTensor, before: StoredTensor | None, reason: str) -> Co
     if before is None:
         return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)
     base_shape = before.stored_shape
-    before.dtype  # noqa: B018
+    if after.dtype.is_floating_point != before.dtype.is_floating_point:
+        raise Unsupported(f"stored as {after.dtype}, by the base as {before.dtype}")
     if shape != base_shape and (len(shape) != 2 or shape[1:] != base_shape[1:]):
         reason = f"the base's tensor has the shape {list(base_shape)}"
         return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)

@@ -118,7 +118,10 @@ def write_checkpoint(
     config = _model_config(family, layers, width, vocab, dtype) | config_overrides
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(config, indent=2))
-    tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in _edited(tensors, edit).items()}
+    tensors = {
+        name: tensor.to(DTYPES[dtype]) if tensor.dtype is torch.float32 else tensor
+        for name, tensor in _edited(tensors, edit).items()
+    }
     if shards == 1:
         _save(tensors, path / "model.safetensors")
         return path

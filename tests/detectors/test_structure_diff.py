@@ -7,6 +7,7 @@ import torch
 from builders.adapters import write_adapter, write_checkpoint
 from builders.audits import NO_BASE, audit, finding
 from builders.fusing import fuse_all
+from builders.packing import pack
 
 from detectors.structure_diff import StructureDiff
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -146,6 +147,23 @@ def test_a_fused_tensor_that_is_not_the_bases_parts_is_named(base, tmp_path):
     assert {e.location.tensor for e in changed.evidence} == {
         f"model.layers.0.mlp.{name}" for name in ("gate_up_proj", "gate_proj", "up_proj")
     }
+
+
+@pytest.mark.parametrize("scheme", ["gptq", "int8", "nf4", "fp8"])
+@pytest.mark.parametrize("packed_side", ["subject", "base", "both", "base of an adapter"])
+def test_packed_weights_do_not_make_it_another_model(base, tmp_path, scheme, packed_side):
+    packed = write_checkpoint(tmp_path / "packed", edit=lambda tensors: pack(tensors, scheme))
+    pair = {"subject": (packed, base), "base": (base, packed), "both": (packed, packed)}.get(packed_side)
+    wrong, changed = outcomes(*(pair or (write_adapter(tmp_path / "a"), packed)))
+    assert (wrong.outcome, changed.outcome) == (Outcome.NOT_DETECTED, Outcome.NOT_DETECTED)
+    assert "packed: in name alone" in wrong.summary
+
+
+def test_a_packed_export_of_another_model_differs_where_it_is_not_packed(base, tmp_path):
+    packed = write_checkpoint(tmp_path / "packed", seed=7, edit=lambda tensors: pack(tensors, "gptq"))
+    wrong, _ = outcomes(packed, base)
+    assert wrong.outcome is Outcome.DETECTED
+    assert wrong.evidence[0].value == pytest.approx(2**0.5, rel=0.1)
 
 
 def test_without_a_base_there_is_no_answer_and_the_reason_is_given(tmp_path):
