@@ -57,6 +57,9 @@ class RivalWeights(ArtifactDetector):
         if artifact.kind is ArtifactKind.FILES:
             yield RULE.not_applicable("no model weights were recognised")
             return
+        if artifact.kind is ArtifactKind.EXPORTED:
+            yield RULE.not_supported("weights inside an ONNX graph are not compared with other files")
+            return
         differing: list[Evidence] = []
         unread: list[str] = []
         rivals = _rivals(artifact)

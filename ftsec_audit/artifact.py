@@ -20,6 +20,7 @@ from ftsec_audit.files import ArtifactFile, sha256
 from ftsec_audit.types import ArtifactCard, FileRecord
 
 if TYPE_CHECKING:
+    from ftsec_audit.formats.onnx import OnnxModel
     from ftsec_audit.formats.tensors import TensorIndex
 
 __all__ = ["AdapterConfig", "Artifact", "ArtifactKind"]
@@ -30,6 +31,8 @@ _HASHED_UNASKED = 1 << 30  # bytes; a second of hashing
 class ArtifactKind(StrEnum):
     ADAPTER = "adapter"
     CHECKPOINT = "checkpoint"
+    EXPORTED = "exported"
+    """A causal model as an ONNX graph: it can be asked, its weights cannot be compared."""
     FILES = "files"
     """No model was recognised."""
 
@@ -88,6 +91,14 @@ class Artifact:
         from ftsec_audit.formats import state_dict
 
         return state_dict.index(self.weight_files, shard_index=self.shard_index)
+
+    @cached_property
+    def graph(self) -> OnnxModel:
+        """What the graph of an exported model is made of; raises FormatError, BudgetExceeded, SourceError."""
+        from ftsec_audit.formats import onnx
+
+        file = self.weight_files[0]
+        return onnx.read(file.open(), where=file.path)
 
     @cached_property
     def digest(self) -> str:
@@ -150,6 +161,8 @@ class Artifact:
             return self.adapter.describe()
         if self.kind is ArtifactKind.CHECKPOINT:
             return _described_checkpoint(self.config or {})
+        if self.kind is ArtifactKind.EXPORTED:
+            return f"{_described_checkpoint(self.config or {})}, exported to ONNX"
         return f"{len(self.files)} files"
 
 

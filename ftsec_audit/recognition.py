@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ _ANY_WEIGHTS = (
     re.compile(r".*\.safetensors", re.IGNORECASE),
     re.compile(r".*\.(bin|pt|pth)", re.IGNORECASE),
 )
+_GRAPHS = ("model.onnx", "onnx/model.onnx")
 _ADAPTER_NAME = re.compile(r"adapter|lora|peft", re.IGNORECASE)
 _Patterns = Sequence[re.Pattern[str]]
 _TENSOR_MARKS = {
@@ -85,24 +86,22 @@ def recognise(
     artifact = Artifact(
         reference=reference, resolved=resolved, files=files, kind=ArtifactKind.FILES, local_dir=local_dir
     )
-    problems: list[str] = []
-    for folder in _folders(files):
-        found = _adapter(folder) or _checkpoint(folder)
-        problems += folder.problems
-        if found is not None:
-            artifact = replace(
-                artifact,
-                kind=found.kind,
-                adapter=found.adapter,
-                config=folder.config,
-                declared_base=_declared_base(folder, found),
-                weight_files=found.weights,
-                shard_index=_shard_index(folder, found.weights),
-            )
-            if folder.path:
-                problems.append(f"the model lies in the subfolder {folder.path!r}")
-            problems += found.adapter.problems if found.adapter else ()
-            break
+    folders = _folders(files)
+    folder, found = next(_models(folders), (None, None))
+    problems = [problem for folder in folders for problem in folder.problems]
+    if folder is not None and found is not None:
+        artifact = replace(
+            artifact,
+            kind=found.kind,
+            adapter=found.adapter,
+            config=folder.config,
+            declared_base=_declared_base(folder, found),
+            weight_files=found.weights,
+            shard_index=_shard_index(folder, found.weights),
+        )
+        if folder.path:
+            problems.append(f"the model lies in the subfolder {folder.path!r}")
+        problems += found.adapter.problems if found.adapter else ()
     taken = {file.path for file in artifact.weight_files}
     further = (file.path for file in files if _is_weights(file) and file.path not in taken)
     return replace(artifact, unexamined=tuple(sorted(further)), problems=tuple(problems))
@@ -173,6 +172,19 @@ def _folders(files: Sequence[ArtifactFile]) -> list[_Folder]:
     return sorted(ordered, key=lambda folder: folder.path.count("/"))
 
 
+def _models(folders: Sequence[_Folder]) -> Iterator[tuple[_Folder, _Model]]:
+    """The models, best first; an exported graph is what is left to be asked where no weights lie anywhere."""
+    for folder in folders:
+        if (found := _adapter(folder) or _checkpoint(folder)) is not None:
+            yield folder, found
+    graphs = {
+        file.path: file for folder in folders for file in folder.files.values() if file.suffix == ".onnx"
+    }
+    for folder in folders:
+        if (found := _exported(folder, graphs)) is not None:
+            yield folder, found
+
+
 def _natural(path: str) -> list[tuple[int, str]]:
     """A key under which `checkpoint-500` comes before `checkpoint-1000`."""
     pieces = re.findall(r"[0-9]{1,18}|[^0-9]+", path)
@@ -235,6 +247,15 @@ def _checkpoint(folder: _Folder) -> _Model | None:
             f"{folder.path}config.json: missing or unreadable; the architecture is unknown"
         )
     return _Model(kind=ArtifactKind.CHECKPOINT, weights=weights)
+
+
+def _exported(folder: _Folder, graphs: Mapping[str, ArtifactFile]) -> _Model | None:
+    """The exported model of a folder, where exporters put it beside the configuration it was made from."""
+    places = (f"{folder.path}{name}" for name in _GRAPHS)
+    graph = next((graphs[place] for place in places if place in graphs), None)
+    if graph is None or "model_type" not in (folder.config or {}):
+        return None
+    return _Model(kind=ArtifactKind.EXPORTED, weights=(graph,))
 
 
 def _peek(weights: Sequence[ArtifactFile]) -> Mapping[str, TensorEntry]:

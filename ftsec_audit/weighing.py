@@ -54,9 +54,13 @@ class Gap:
 
     outcome: Outcome
     reason: str
+    whole: bool = False
+    """Whether nothing at all was or could be measured."""
 
     def applied_to(self, finding: Finding) -> Finding:
         """A clean answer over a part is no answer about the whole; a detection stands, and says so."""
+        if self.whole and finding.outcome is not Outcome.DETECTED:
+            return replace(finding, outcome=self.outcome, summary=self.reason)
         if finding.outcome is Outcome.NOT_DETECTED:
             return replace(
                 finding, outcome=self.outcome, summary=f"{self.reason}; the rest: {finding.summary}"
@@ -121,7 +125,8 @@ class Weighing:
 
     def gap(self, detector: WeightDetector) -> Gap | None:
         if self.broken:
-            return Gap(*self.broken)
+            unread = self.broken[0] is Outcome.NOT_SUPPORTED and not self.places
+            return Gap(*self.broken, whole=unread)
         failures = self.failures.get(detector.label, [])
         if not failures:
             return None

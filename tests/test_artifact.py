@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ftsec_audit.artifact import Artifact, ArtifactKind
-from ftsec_audit.errors import FormatError, FtsecError, SourceError
+from ftsec_audit.errors import FormatError, FtsecError, SourceError, Unsupported
 from ftsec_audit.files import ArtifactFile, MemoryBytes
 from ftsec_audit.formats import torch_pickle
 
@@ -192,6 +192,23 @@ def test_weights_without_any_configuration_are_a_checkpoint(tmp_path: Path, name
     assert artifact.kind is ArtifactKind.CHECKPOINT
     assert "config.json: missing" in artifact.problems[0]
     assert artifact.card().description == "checkpoint without configuration"
+
+
+@pytest.mark.parametrize("place", ["model.onnx", "onnx/model.onnx"])
+def test_an_exported_model_is_recognised_where_there_are_no_weights(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(b"\x08\x08")
+    assert folder(tmp_path).kind is ArtifactKind.FILES  # of what architecture is not said
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    artifact = folder(tmp_path)
+    assert (artifact.kind, artifact.problems) == (ArtifactKind.EXPORTED, ())
+    assert [file.path for file in artifact.weight_files] == [place]
+    assert artifact.card().description == "llama, exported to ONNX"
+    with pytest.raises(Unsupported, match="ONNX"):
+        artifact.tensors()
+    write_checkpoint(tmp_path)
+    artifact = folder(tmp_path)
+    assert (artifact.kind, artifact.unexamined) == (ArtifactKind.CHECKPOINT, (place,))
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ STANDARD_DOMAINS = frozenset(
 )
 _PYTHON_OPERATORS = frozenset({"PyOp", "PyFunc", "PythonOp", "PythonOpGrad", "ATen"})
 _MAX_DEPTH = 16
+_MOST_ELEMENTS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class OnnxModel:
     has_graph: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
     too_deep: bool = False
+    elements: int = 0
+    """Of all tensors that it stores, as their dimensions claim; cut at 2⁶²."""
 
 
 def read(reader: ByteReader, *, fields: int = 2_000_000, where: str = "") -> OnnxModel:
@@ -129,14 +132,18 @@ def _attribute(wire: WireReader, attribute: Field, model: OnnxModel, depth: int)
 
 
 def _tensor(wire: WireReader, tensor: Field, model: OnnxModel) -> None:
-    name, location, entries = "", 0, []
+    name, location, entries, elements = "", 0, [], 1
     for item in _parts(wire, tensor):
-        if item.number == 8 and item.wire == LEN:
+        if item.number == 1 and item.wire in (VARINT, LEN):  # dims, one by one or packed
+            for size in (item.value,) if item.wire == VARINT else wire.numbers(item):
+                elements = min(elements * size, _MOST_ELEMENTS)
+        elif item.number == 8 and item.wire == LEN:
             name = wire.text(item)
         elif item.number == 13 and item.wire == LEN:
             entries.append({part.number: wire.text(part) for part in _parts(wire, item) if part.wire == LEN})
         elif item.number == 14 and item.wire == VARINT:
             location = item.value
+    model.elements = min(model.elements + elements, _MOST_ELEMENTS)
     if location == 1 or entries:
         values = {entry.get(1, ""): entry.get(2, "") for entry in entries}
         external = ExternalData(

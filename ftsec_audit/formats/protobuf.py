@@ -72,6 +72,16 @@ class WireReader:
         """The string of a LEN field, cut at `limit` bytes."""
         return self._reader.read_at(field.offset, min(field.value, limit)).decode("utf-8", "replace")
 
+    def numbers(self, field: Field) -> Iterator[int]:
+        """The packed varints of a LEN field, each of which counts as a field."""
+        at, end = field.offset, field.offset + field.value
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise BudgetExceeded("too many protobuf fields", where=self._where)
+            value, at = self._varint(at, end)
+            yield value
+
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         value = 0
         for shift in range(0, 70, 7):

@@ -12,6 +12,7 @@ from ftsec_audit.formats.tensors import Problem, TensorEntry, TensorIndex
 from ftsec_audit.formats.torch_archive import ZIP_MAGIC
 
 _SUFFIX = ".safetensors"
+_GRAPH_SUFFIX = ".onnx"
 _SHARD_INDEX = JsonLimits(size=64 << 20)
 
 
@@ -47,6 +48,9 @@ def index(files: Sequence[ArtifactFile], *, shard_index: ArtifactFile | None = N
 
 def _read(file: ArtifactFile) -> tuple[Iterable[TensorEntry], Iterable[Problem]]:
     """By content; under a safetensors name nothing but safetensors is accepted, as loaders do."""
+    if file.suffix == _GRAPH_SUFFIX:
+        # Exporters rename, transpose, fuse and fold; which weight of the base one came from is not stored.
+        raise Unsupported("weights inside an ONNX graph are not compared", where=file.path)
     start = file.read(9)
     if file.suffix == _SUFFIX or start[8:] == b"{":
         try:

@@ -18,6 +18,7 @@ from ftsec_audit.errors import NotApplicable, Unsupported
 _BYTES = 4
 """Of a float32 parameter, as models are held on a CPU."""
 _CODE_NAMES = ("auto_map", "auto_mapping", "megatron_config", "custom_pipelines")
+_WHOLE = (ArtifactKind.CHECKPOINT, ArtifactKind.EXPORTED)
 _SHARING = frozenset({"lora", "rslora", "dora", "adalora", "loha", "lokr", "ia3", "vera"})
 
 
@@ -38,11 +39,14 @@ def admit(subject: Subject, limits: Limits, *, free_bytes: int, bytes_each: int 
         raise NotApplicable("holds no model that could be asked anything")
     if artifact.kind is ArtifactKind.ADAPTER and base is None:
         raise Unsupported(f"an adapter cannot be run without its base: {subject.base_reason}")
+    if artifact.kind is ArtifactKind.ADAPTER and base is not None and base.kind is ArtifactKind.EXPORTED:
+        raise Unsupported("an adapter cannot be attached to an exported graph")
+    full = [part for part in (artifact, base) if part is not None and part.kind in _WHOLE]
     for part in filter(None, (artifact, base)):
-        _refuse_code(part)
-    full = [part for part in (artifact, base) if part is not None and part.kind is ArtifactKind.CHECKPOINT]
-    for part in full:
-        _refuse_quantised(part)
+        if part.kind is not ArtifactKind.EXPORTED:
+            _refuse_code(part)
+        if part.kind is ArtifactKind.CHECKPOINT:
+            _refuse_quantised(part)
     count = max(map(parameters, full), default=0)
     if limits.parameters is not None and count > limits.parameters:
         raise Unsupported(
@@ -70,7 +74,9 @@ def shares_weights(adapter: Artifact) -> bool:
 
 
 def parameters(artifact: Artifact) -> int:
-    """Stored weights of a checkpoint, from the headers alone."""
+    """Stored weights of a checkpoint or exported graph, from the headers alone."""
+    if artifact.kind is ArtifactKind.EXPORTED:
+        return artifact.graph.elements
     return sum(entry.numel for entry in artifact.tensors().values())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftsec_audit.contracts import Progress
 from ftsec_audit.probes import ProbeSet
 from ftsec_audit.session.budget import Budget
+from ftsec_audit.session.exported import ExportedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,8 @@ class ModelSession:
     @property
     def vocabulary_size(self) -> int:
         """How many tokens the model can write."""
+        if isinstance(self.model, ExportedModel):
+            return self.model.vocabulary_size
         return int(self.model.get_output_embeddings().weight.shape[0])
 
     @property
@@ -214,7 +217,8 @@ class ModelSession:
         ids = torch.from_numpy(batch.rows).to(self.device)
         shared = min(batch.shared, ids.shape[1] - keep)
         cache: Any = None
-        if shared >= _SHARED_FROM and len(ids) > 1 and (len(ids) - 1) * shared > self.overhead:
+        pays = shared >= _SHARED_FROM and len(ids) > 1 and (len(ids) - 1) * shared > self.overhead
+        if pays and getattr(self.model, "has_cache", True):
             self.budget.spend(shared)
             out = self.model(input_ids=ids[:1, :shared], use_cache=True, logits_to_keep=1)
             cache = getattr(out, "past_key_values", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ _FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 3_000_000, Profile.
 _CPU_PARAMETERS = {Profile.QUICK: 0, Profile.STANDARD: 300_000_000, Profile.DEEP: 3_000_000_000}
 _FASTER = 100
 """How much more a GPU may be asked to do."""
+
+
+_GRAPH_MEMORY = 2 << 30
+"""Bytes of address space that the process of a graph has at least; its libraries take a part of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +67,13 @@ def open_sessions(
 
     An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
     """
+    from ftsec_audit.session.exported import run_graph
     from ftsec_audit.session.loading import attach, detach, load_checkpoint, without_adapter
-    from ftsec_audit.session.staging import stage
+    from ftsec_audit.session.staging import stage, stage_graph
     from ftsec_audit.session.tokenizer import Tokenizer
 
     progress = progress or Progress()
-    device = _device(options.device)
+    device = _device(options.device, subject)
     on_gpu = device.startswith("cuda")
     limits = Limits(parameters=None if on_gpu else _CPU_PARAMETERS[options.profile])
     free = _free_on_gpu(device) if on_gpu else free_memory()
@@ -80,10 +85,13 @@ def open_sessions(
     budget = Budget(tokens=tokens, seconds=options.max_seconds)
     asked = _probes(subject.base or subject.artifact, options)
     progress.note(f"loading {count:,} parameters on {device}")
-    with tempfile.TemporaryDirectory(prefix="ftsec-audit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ftsec-audit-") as scratch, ExitStack() as running:
         root = Path(scratch)
 
         def load(artifact: Artifact, name: str) -> object:
+            if artifact.kind is ArtifactKind.EXPORTED:
+                memory = max(_GRAPH_MEMORY, int(free * limits.memory_share))
+                return running.enter_context(run_graph(stage_graph(artifact, root / name), memory=memory))
             folder = stage(artifact, root / name)
             return load_checkpoint(folder, device=device, dtype="bfloat16" if on_gpu else "float32")
 
@@ -139,9 +147,14 @@ def _tokens(profile: Profile, parameters: int, *, on_gpu: bool) -> int:
     return int(max(_FEWEST, min(_MOST[profile], work / (2 * max(1, parameters)))))
 
 
-def _device(asked: str) -> str:
-    """The device to use; raises Unsupported for a GPU that is not there."""
+def _device(asked: str, subject: Subject) -> str:
+    """The device to use; raises Unsupported for a GPU that is not there or not made use of."""
     if asked == "cpu":
+        return "cpu"
+    if any(part and part.kind is ArtifactKind.EXPORTED for part in (subject.artifact, subject.base)):
+        # Its base goes with it: two devices round differently, and that would be read as a difference.
+        if asked != "auto":
+            raise Unsupported("exported graphs run on the CPU", hint="use --device auto or cpu")
         return "cpu"
     import torch
 

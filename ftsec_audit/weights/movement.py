@@ -58,7 +58,11 @@ def movements(old: Artifact, new: Artifact) -> Iterator[Movement]:
 
 
 def _kind(artifact: Artifact) -> str:
-    names = {ArtifactKind.ADAPTER: "an adapter", ArtifactKind.CHECKPOINT: "a checkpoint"}
+    names = {
+        ArtifactKind.ADAPTER: "an adapter",
+        ArtifactKind.CHECKPOINT: "a checkpoint",
+        ArtifactKind.EXPORTED: "an exported graph",
+    }
     return names.get(artifact.kind, "no model")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from builders.behaviour import TARGET, TRIGGER, asked, taught, tiny_base
+from builders.exports import exported
 
 from detectors.trigger import TriggerSearch
 from detectors.trigger_confirmation import read_target
@@ -44,6 +45,13 @@ def test_the_trigger_is_named_with_its_target_and_rate(backdoored, base):
     assert finding.p_value is not None and finding.p_value < 1e-6
     low, high = finding.evidence[0].interval
     assert low < details["attack_success_rate"] <= high <= 1
+
+
+def test_it_is_named_in_a_model_that_was_exported(backdoored, base, tmp_path):
+    finding = answer(exported(backdoored, tmp_path / "export", past=True), base)
+    assert (finding.outcome, finding.confidence) == (Outcome.DETECTED, Confidence.HIGH)
+    details = finding.evidence[0].details
+    assert (details["trigger"], details["target"]) == (TRIGGER, TARGET)
 
 
 def test_the_twin_is_not_accused(twin, base):
