@@ -12,7 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
-_BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_BESIDE = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 
 
 class _Plain(torch.nn.Module):

@@ -48,10 +48,14 @@ def test_the_trigger_is_named_with_its_target_and_rate(backdoored, base):
 
 
 def test_it_is_named_in_a_model_that_was_exported(backdoored, base, tmp_path):
-    finding = answer(exported(backdoored, tmp_path / "export", past=True), base)
-    assert (finding.outcome, finding.confidence) == (Outcome.DETECTED, Confidence.HIGH)
-    details = finding.evidence[0].details
-    assert (details["trigger"], details["target"]) == (TRIGGER, TARGET)
+    ours = answer(exported(backdoored, tmp_path / "export", past=True), base)
+    theirs = answer(backdoored, base)
+    assert (ours.outcome, ours.confidence) == (Outcome.DETECTED, Confidence.HIGH)
+    assert ours.evidence[0].details == theirs.evidence[0].details
+
+
+def test_an_exported_twin_is_not_accused(twin, base, tmp_path):
+    assert answer(exported(twin, tmp_path / "export", past=True), base).outcome is Outcome.NOT_DETECTED
 
 
 def test_the_twin_is_not_accused(twin, base):
