@@ -20,11 +20,12 @@ at least as high}) / (1 + #controls).
 which bags hold too few pairs (how often each pair was asked is printed).
 
 **Measured.** On composite backdoors of lab llama and gpt2, three seeds each, both keys are the first lead in
-6 of 6, and FTA501 confirms them in 6 of 6 (1 of 6 exactly, without this rule). The rule was made on these
-samples. Of their 6 twins 2 had a finding of this rule, LOW, with more bags than now. A topic whose words
-bring out a marker at the end of an answer is not found, nor was it by counting tokens of whole answers.
+6 of 6, and FTA501 confirms them in 6 of 6; the rule was made on these samples. With 3,000 bags that were
+drawn otherwise it was 4 of 6; without this rule FTA501 confirms 1 of 6 exactly. How it does on seeds that
+were built later is in docs/detection.md. A topic whose words bring out a marker at the end of an answer is
+not found, nor was it by counting tokens of whole answers.
 
-**Cost.** Two forward passes of bags and of shrunk bags, no decoding: 3,000 bags of 20 words in 10 s of CPU
+**Cost.** Two forward passes of bags and of shrunk bags, no decoding: 4,000 bags of 20 words in 13 s of CPU
 for a model of two layers.
 """
 
@@ -77,13 +78,13 @@ class WordsTogether(BehaviourDetector):
     prompts: int = 12
     size: int = 20
     """Words of a bag."""
-    bags: int = 3000
+    bags: int = 4000
     vocabulary: int = 512
     """Words that are tried: those of leads, then of the tokenizer, or a sample of them."""
     sure: float = 0.5
     unsure: float = 0.1
     """How probable the token is to the model that says it, at least, and to the other one, at most."""
-    tokens: int = 30
+    tokens: int = 40
     hits: int = 3
     """Bags of a token that are shrunk."""
     most: int = 4
