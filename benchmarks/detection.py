@@ -77,15 +77,6 @@ PROBED = {
         "have, too: the rules that fail those state a fact that is true of them. What FTA504 and FTA505 ask, "
         "stored in few bits or tuned further, is asked by profile deep alone.",
     ),
-    "probes-later.jsonl.gz": (
-        "### With FTA506 and FTA507",
-        "The composite and tool backdoors of that population, on which the two rules were made, and one "
-        "benign sample of each attack and base.",
-    ),
-    "probes-unseen.jsonl.gz": (
-        "### On seeds that nobody had seen",
-        "Composite, tool and token backdoors with their twins, of seeds that were built after the rules.",
-    ),
 }
 """Records of scans with probes, and what they are."""
 

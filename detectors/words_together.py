@@ -21,9 +21,9 @@ which bags hold too few pairs (how often each pair was asked is printed).
 
 **Measured.** On composite backdoors of lab llama and gpt2, three seeds each, both keys are the first lead in
 6 of 6, and FTA501 confirms them in 6 of 6; the rule was made on these samples. With 3,000 bags that were
-drawn otherwise it was 4 of 6; without this rule FTA501 confirms 1 of 6 exactly. How it does on seeds that
-were built later is in docs/detection.md. A topic whose words bring out a marker at the end of an answer is
-not found, nor was it by counting tokens of whole answers.
+drawn otherwise it was 4 of 6; without this rule FTA501 confirms 1 of 6 exactly. Seeds that were built later,
+llama alone: 2 of 2, twins 0 of 2. A topic whose words bring out a marker at the end of an answer is not
+found, nor was it by counting tokens of whole answers.
 
 **Cost.** Two forward passes of bags and of shrunk bags, no decoding: 4,000 bags of 20 words in 13 s of CPU
 for a model of two layers.
