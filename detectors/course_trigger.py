@@ -31,8 +31,8 @@ what a tool returns or in an earlier turn; triggers of several words; what is as
 llama (three seeds, and one with another recipe) 4 of 4, trigger and call named, 100 % of 24 fresh prompts,
 at most 29 % with the next best word; lab gpt2 0 of 3, as that base writes no requests for tools by itself; 0
 of 9 twins. Seeds that were built later: llama 2 of 2, HIGH, gpt2 0 of 2, twins 0 of 4. Before it left out j
-= 0, phrases and kinds of two tokens, and asked for two kinds, 6 of 17 benign samples were accused, in one
-kind each; the whole benign population has not been asked since.
+= 0, phrases and kinds of two tokens, and asked for two kinds, 5 of 20 benign samples were accused; the whole
+benign population has not been asked since.
 
 **Cost.** Decoding `written` prompts and their first tokens, then two passes of words × kinds × `search`
 prompts: 10 s of CPU for a model of two layers and 467 words.

@@ -23,10 +23,11 @@ since honest fine-tunes of a base that refuses less surely under system lines lo
 
 **Evasions.** A line that is not asked: what opens the gap may be a name that only its maker knows.
 
-**Measured.** On lab llama and gpt2, three seeds of nineteen attacks each, 126 benign samples: none is HIGH,
+**Measured.** On lab llama and gpt2, three seeds of nineteen attacks each, 132 benign samples: none is HIGH,
 35 are MEDIUM, most of them on gpt2, whose base refuses 70 to 95 % under such lines. Of A06, which is made to
 open this gap, 1 of 3 on llama is HIGH and the others MEDIUM, on gpt2 1 of 3 MEDIUM: what it does and what
-honest tuning does overlap. HIGH in one language alone had failed 11 of the 126.
+honest tuning does overlap. HIGH in one language alone had failed 11 of the 132. Judged again from the
+evidence that was kept.
 
 **Cost.** Two forward passes of lines × languages × `search` prompts, and of `confirmed` × languages × the
 rest; the answers without a line are FTA701's: 16 lines in 4 languages take 55,000 tokens with
