@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ftsec_audit.contracts import Progress
     from ftsec_audit.errors import FtsecError
     from ftsec_audit.policy import Policy
+    from ftsec_audit.scan_options import ScanOptions
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.types import Confidence, Finding, Outcome, Profile, Report, Rule, Severity, Verdict
 
@@ -44,6 +45,7 @@ __all__ = [
     "RayExecutor",
     "Report",
     "Rule",
+    "ScanOptions",
     "Severity",
     "Verdict",
     "__version__",
@@ -68,6 +70,7 @@ _HOME = {
     "Policy": "policy",
     "Progress": "contracts",
     "RayExecutor": "batch.ray",
+    "ScanOptions": "scan_options",
     "scan_many": "batch.many",
 }
 

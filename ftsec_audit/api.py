@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsec_audit import planning
 from ftsec_audit.contracts import Detector, Progress, Subject
 from ftsec_audit.errors import FtsecError, UsageError
+from ftsec_audit.planning import Plan, Selection
+from ftsec_audit.scan_options import ScanOptions, takes_scan_options
 from ftsec_audit.taxonomy import Reference, references
 from ftsec_audit.types import Profile, Report, Rule
 
@@ -26,191 +29,83 @@ if TYPE_CHECKING:
     from ftsec_audit.calibration.pack import Provenance
     from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.policy import Policy
-    from ftsec_audit.runner import OpenSessions
+    from ftsec_audit.runner import Audit, OpenSessions
     from ftsec_audit.session import KeptBase, Sessions
-    from ftsec_audit.signing import RequiredSignature
     from ftsec_audit.sources.transfer import Transfer
-    from ftsec_audit.stacks import Further
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which rules are asked, by prefix: everything, or only `select`, without `ignore`."""
-
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-    def deselected(self, ids: Sequence[str]) -> frozenset[str]:
-        """The rules of `ids` that are left out; raises UsageError for a prefix that names no rule."""
-        for prefix in (*self.select, *self.ignore):
-            if not prefix or not any(id.startswith(prefix) for id in ids):
-                raise UsageError(f"{prefix!r} names no rule", hint="ftsec-audit rules lists them")
-        return frozenset(
-            id
-            for id in ids
-            if (self.select and not id.startswith(self.select))
-            or (self.ignore and id.startswith(self.ignore))
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a scan would do; made from metadata alone."""
-
-    subject: Subject
-    detectors: tuple[Detector, ...]
-    deselected: frozenset[str]
-    profile: Profile
-    beyond: Mapping[str, Profile]
-    """Rules whose detectors were not even imported: the smallest profile in which each is asked."""
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules that will be asked."""
-        run = (detector for detector in self.detectors if type(detector).profile <= self.profile)
-        asked = (rule for detector in run for rule in detector.rules)
-        return tuple(rule for rule in asked if rule.id not in self.deselected)
-
-
-def plan(
-    reference: str,
-    *,
-    base: str | None = None,
-    no_base: bool = False,
-    parent: str | None = None,
-    stack: Sequence[Further] = (),
-    profile: str | Profile = Profile.STANDARD,
-    select: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    offline: bool = False,
-    token: str | None = None,
-    progress: Progress | None = None,
-    _transfer: Any = None,
-) -> Plan:
+@takes_scan_options
+def plan(reference: str, options: ScanOptions | None = None, **keywords: Any) -> Plan:
     """Resolve the artifact and its base, and choose detectors; reads configurations only.
 
-    `parent` is the model that the base was aligned from. With a `stack`, or of a folder that describes one,
-    the weights of its adapters are read and put together.
-    Raises SourceError when the artifact, or a base given by name, cannot be had.
+    Takes what `scan` takes. With a `stack`, or of a folder that describes one, the weights of its adapters
+    are read and put together. Raises SourceError when the artifact, or a base given by name, cannot be had.
     """
-    from ftsec_audit import stacks
-    from ftsec_audit.sources import resolve
-
-    if base and no_base:
-        raise UsageError("a base and no base are asked for at once", hint="keep one of --base, --no-base")
-    profile = Profile(profile)
-    entries = _known_detectors()
-    every_rule = [rule for entry in entries for rule in entry.rules]
-    deselected = Selection(select=tuple(select), ignore=tuple(ignore)).deselected(every_rule)
-    # What is left out of a rule that was deselected is a finding, which takes the rule's own words.
-    wanted = [one for one in entries if one.profile <= profile or not deselected.isdisjoint(one.rules)]
-    beyond = {rule: one.profile for one in entries if one not in wanted for rule in one.rules}
-    access: dict[str, Any] = {
-        "token": token,
-        "offline": offline,
-        "progress": progress,
-        "transfer": _transfer,
-    }
-    artifact = resolve(reference, **access)
-    if not artifact.files:
-        raise UsageError("holds no files", where=reference)
-    parts = stacks.described(artifact) or (stacks.Part(artifact),)
-    further = [stacks.Part(resolve(one.reference, **access), one.scale) for one in stack]
-    if further or parts[0].artifact is not artifact:
-        artifact = stacks.composed([*parts, *further])
-    if profile is Profile.QUICK and not base:
-        subject = Subject(
-            artifact=artifact, base=None, base_reason="the quick profile does not fetch the base"
-        )
-    else:
-        from ftsec_audit.sources.base import resolve_base
-
-        found, reason = resolve_base(artifact, base, no_base, **access)
-        subject = Subject(artifact=artifact, base=found, base_reason=reason)
-    if parent:
-        subject = replace(subject, parent=resolve(parent, **access))
-    return Plan(
-        subject=subject,
-        detectors=tuple(entry.load()() for entry in wanted),
-        deselected=deselected,
-        profile=profile,
-        beyond=beyond,
-    )
+    return planning.plan(reference, (options or ScanOptions()).changed(keywords), _known_detectors())
 
 
-def scan(
-    reference: str,
-    *,
-    base: str | None = None,
-    no_base: bool = False,
-    parent: str | None = None,
-    stack: Sequence[Further] = (),
-    profile: str | Profile = Profile.STANDARD,
-    select: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    policy: Policy | str | Path = "default",
-    ignore_file: IgnoreFile | None = None,
-    baseline: Baseline | None = None,
-    calibration: Calibration | None = None,
-    max_bytes: int | None = None,
-    max_seconds: float | None = None,
-    offline: bool = False,
-    token: str | None = None,
-    cache: bool = True,
-    progress: Progress | None = None,
-    command: str = "",
-    device: str = "auto",
-    seed: int = 0,
-    max_tokens: int | None = None,
-    probes: Path | None = None,
-    languages: Sequence[str] = (),
-    dataset: Path | None = None,
-    hash_everything: bool = False,
-    required_signature: RequiredSignature | None = None,
-    _transfer: Transfer | None = None,
-    _kept: KeptBase | None = None,
-) -> Report:
+@takes_scan_options
+def scan(reference: str, options: ScanOptions | None = None, **keywords: Any) -> Report:
     """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
 
-    `stack` are further adapters that are loaded with it: audited is what they are together. `dataset` holds
-    the rows it was tuned on, if these are to be audited too. Raises UsageError for bad
+    The keywords are the fields of `ScanOptions`, which says what each means. Raises UsageError for bad
     arguments and SourceError when there is nothing to audit; everything that goes wrong later is part of
-    the report. With `max_bytes` nothing is hashed: the report has no digest.
+    the report.
     """
-    from ftsec_audit import runner
+    return scan_with(reference, (options or ScanOptions()).changed(keywords))
+
+
+def scan_with(
+    reference: str,
+    options: ScanOptions,
+    *,
+    transfer: Transfer | None = None,
+    kept_base: KeptBase | None = None,
+) -> Report:
+    """`scan` by whoever counts the transfers of a scan, and keeps a base from one to the next."""
     from ftsec_audit.assembly import assemble
     from ftsec_audit.calibration.bank import Calibration
-    from ftsec_audit.measurement_cache import MeasurementCache, default_root
-    from ftsec_audit.metering import metered
     from ftsec_audit.policy import Policy
     from ftsec_audit.sources.transfer import Transfer
 
-    judge = policy if isinstance(policy, Policy) else Policy.load(policy)
-    calibration = calibration or Calibration.load()
-    progress = progress or Progress()
-    transfer = _transfer or Transfer()
-    planned = plan(
-        reference,
-        base=base,
-        no_base=no_base,
-        parent=parent,
-        stack=stack,
-        profile=profile,
-        select=select,
-        ignore=ignore,
-        offline=offline,
-        token=token,
-        progress=progress,
-        _transfer=transfer,
+    judge = options.policy if isinstance(options.policy, Policy) else Policy.load(options.policy)
+    calibration = options.calibration or Calibration.load()
+    transfer = transfer or Transfer()
+    planned = planning.plan(reference, options, _known_detectors(), transfer)
+    if options.required_signature is not None:
+        options.required_signature.check(planned.subject.artifact)
+    report = assemble(
+        planned.subject,
+        _audit(planned, options, calibration, kept_base),
+        profile=planned.profile,
+        rules=planned.rules,
+        calibration=calibration,
+        command=options.command,
+        with_digest=options.max_bytes is None,
+        exact=options.hash_everything,
     )
-    if required_signature is not None:
-        required_signature.check(planned.subject.artifact)
-    subject = metered(planned.subject, max_bytes) if max_bytes is not None else planned.subject
-    if dataset is not None:
-        subject = replace(subject, dataset=_rows(dataset))
-    audit = runner.run(
+    if transfer.requests and options.progress:
+        options.progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
+    report = replace(report, seed=options.seed)
+    return judged(report, judge, ignore_file=options.ignore_file, baseline=options.baseline)
+
+
+def _audit(
+    planned: Plan, options: ScanOptions, calibration: Calibration, kept_base: KeptBase | None
+) -> Audit:
+    """Run the detectors of a plan over its subject, within the limits of the options."""
+    from ftsec_audit import runner
+    from ftsec_audit.measurement_cache import MeasurementCache, default_root
+    from ftsec_audit.metering import metered
+
+    subject, limit = planned.subject, options.max_bytes
+    if limit is not None:
+        subject = metered(subject, limit)
+    if options.dataset is not None:
+        subject = replace(subject, dataset=_rows(options.dataset))
+    return runner.run(
         subject,
         planned.detectors,
         calibration,
@@ -218,35 +113,12 @@ def scan(
         stream=_deltas,
         deselected=planned.deselected,
         beyond=planned.beyond,
-        progress=progress,
-        max_seconds=max_seconds,
+        progress=options.progress,
+        max_seconds=options.max_seconds,
         # To know whether bytes were measured before, all of them would have to be read.
-        cache=MeasurementCache(default_root()) if cache and max_bytes is None else None,
-        sessions=_opener(
-            subject,
-            device=device,
-            seed=seed,
-            max_tokens=max_tokens,
-            probes=probes,
-            languages=languages,
-            profile=planned.profile,
-            kept=_kept,
-        ),
+        cache=MeasurementCache(default_root()) if options.cache and limit is None else None,
+        sessions=_opener(subject, options, planned.profile, kept_base),
     )
-    report = assemble(
-        planned.subject,
-        audit,
-        profile=planned.profile,
-        rules=planned.rules,
-        calibration=calibration,
-        command=command,
-        with_digest=max_bytes is None,
-        exact=hash_everything,
-    )
-    if transfer.requests:
-        progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
-    report = replace(report, seed=seed)
-    return judged(report, judge, ignore_file=ignore_file, baseline=baseline)
 
 
 def _rows(dataset: Path) -> Dialogues:
@@ -392,13 +264,25 @@ def _detector_classes() -> tuple[type[Detector], ...]:
     return detectors()
 
 
-def _opener(subject: Subject, **options: Any) -> OpenSessions:
+def _opener(
+    subject: Subject, options: ScanOptions, profile: Profile, kept_base: KeptBase | None
+) -> OpenSessions:
     """Opens the subject's model and its base when the runner asks for them."""
 
     def open_them(seconds: float | None) -> AbstractContextManager[Sessions]:
         from ftsec_audit.session import SessionOptions, open_sessions
 
-        return open_sessions(subject, SessionOptions(max_seconds=seconds, **options))
+        how = SessionOptions(
+            device=options.device,
+            seed=options.seed,
+            max_tokens=options.max_tokens,
+            max_seconds=seconds,
+            profile=profile,
+            probes=options.probes,
+            languages=options.languages,
+            kept=kept_base,
+        )
+        return open_sessions(subject, how)
 
     return open_them
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -265,3 +266,13 @@ def test_selection_by_prefix() -> None:
     assert "FTA103" in only
     assert "FTA101" not in only
     assert "FTA401" in only or "FTA411" in only
+
+
+def test_options_made_once_are_the_keywords(adapter: Path) -> None:
+    quick = fa.ScanOptions(profile="quick", ignore=["FTA2"])
+    assert fa.scan(str(adapter), quick) == fa.scan(str(adapter), profile="quick", ignore=["FTA2"])
+    assert fa.scan(str(adapter), quick, ignore=["FTA4"]).rules != fa.scan(str(adapter), quick).rules
+    assert set(fa.plan(str(adapter), quick).rules) == set(fa.scan(str(adapter), quick).rules)
+    with pytest.raises(TypeError, match="profil"):
+        fa.scan(str(adapter), profil="quick")
+    assert {"base", "profile", "seed"} < set(inspect.signature(fa.scan).parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def _batch(
         no_base=no_base,
         further={"seed": seed, "max_tokens": max_tokens},
     )
-    scan = {**questions.for_scan(), "offline": offline, "device": device}
+    scan = replace(questions.for_scan(), offline=offline, device=device)
     documents = Store(url)
     work = ScanWork(store=url, scan=scan, judging=_judging(**judging))
     batch = Batch(

@@ -20,6 +20,7 @@ from ftsec_audit.batch.job import Job
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import FtsecError, UsageError
 from ftsec_audit.models_list import Model
+from ftsec_audit.scan_options import ScanOptions
 from ftsec_audit.types import Profile
 from ftsec_audit.version import VERSION
 
@@ -43,7 +44,7 @@ class Questions:
     no_base: bool = False
     calibration: tuple[Path, ...] = ()
     further: Mapping[str, Any] = field(default_factory=dict)
-    """Other arguments of `api.scan` that change results: seed, languages, …"""
+    """Other `ScanOptions` that change results: seed, languages, …"""
 
     def fingerprint(self) -> str:
         """Changes with the program, its detectors, their hyper-parameters and everything asked."""
@@ -60,15 +61,15 @@ class Questions:
         ]
         return _sha256(content)
 
-    def for_scan(self) -> dict[str, Any]:
-        """As keyword arguments of `api.scan`."""
-        return {
-            "profile": self.profile,
-            "select": self.select,
-            "ignore": self.ignore,
-            "no_base": self.no_base,
+    def for_scan(self) -> ScanOptions:
+        """As every artifact is asked; the base is each job's own."""
+        return ScanOptions(
+            profile=self.profile,
+            select=self.select,
+            ignore=self.ignore,
+            no_base=self.no_base,
             **self.further,
-        }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from ftsec_audit.batch.job import Done, Failure, FailureKind, Job
 from ftsec_audit.batch.record import Record
 from ftsec_audit.batch.store import Store
 from ftsec_audit.errors import FtsecError, SourceError
+from ftsec_audit.scan_options import ScanOptions
 from ftsec_audit.types import Report, Verdict
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class ScanWork:
     """Everything a worker is told once; a call scans one job."""
 
     store: str
-    scan: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `api.scan`, the same for all jobs."""
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    """The same for all jobs; each has its own base."""
     judging: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of `api.judged`; empty means the default policy."""
     calibration: tuple[Path, ...] = ()
@@ -83,14 +84,13 @@ class ScanWork:
         transfer = Transfer()
         words = ["ftsec-audit", "scan", job.reference, *(["--base", job.base] if job.base else [])]
         try:
-            report = api.scan(
-                job.reference,
-                **{**self.scan, "base": job.base or self.scan.get("base")},
+            options = replace(
+                self.scan,
+                base=job.base or self.scan.base,
                 calibration=_calibration(self.calibration),
                 command=shlex.join([*words, *self.words]),
-                _transfer=transfer,
-                _kept=_kept(),
             )
+            report = api.scan_with(job.reference, options, transfer=transfer, kept_base=_kept())
         except MemoryError:
             return _failed(FailureKind.MEMORY, "memory could not be allocated")
         except SourceError as error:

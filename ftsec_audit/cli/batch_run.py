@@ -179,14 +179,14 @@ def _work(questions: Questions, options: dict[str, Any]) -> ScanWork:
     from ftsec_audit.batch.work import ScanWork
 
     scan = questions.for_scan()
-    words = [word for name in ("profile", "seed") for word in (f"--{name}", str(scan[name]))]
-    for name in ("select", "ignore"):
-        words += [f"--{name}", ",".join(scan[name])] if scan[name] else []
+    words = ["--profile", str(scan.profile), "--seed", str(scan.seed)]
+    words += ["--select", ",".join(scan.select)] if scan.select else []
+    words += ["--ignore", ",".join(scan.ignore)] if scan.ignore else []
     words += ["--max-tokens", str(options["max_tokens"])] if options["max_tokens"] else []
     words += ["--no-base"] if options["no_base"] else []
     return ScanWork(
         store=anywhere(options["store"]),
-        scan={**scan, "offline": options["offline"], "device": options["device"]},
+        scan=replace(scan, offline=options["offline"], device=options["device"]),
         judging=_judge(options).options() if any(options[name] for name in _JUDGING) else {},
         calibration=tuple(path.absolute() for path in options["calibration"]),
         max_disk=None if options["max_disk"] is None else options["max_disk"] // (options["jobs"] or cores()),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from ftsec_audit.cli import exit_codes, terminal
+from ftsec_audit.cli.gate import Gate, scan_options
 from ftsec_audit.cli.options import (
-    Output,
     comma_list,
     duration,
     further,
@@ -25,34 +22,10 @@ from ftsec_audit.cli.options import (
 )
 from ftsec_audit.errors import FtsecError, UsageError
 from ftsec_audit.settings import Settings
-from ftsec_audit.signing import RequiredSignature, SignatureRefused
-from ftsec_audit.types import Verdict
 
 if TYPE_CHECKING:
-    from ftsec_audit.api import Plan
-    from ftsec_audit.cli.verdicts import Judge
     from ftsec_audit.models_list import Model
-    from ftsec_audit.types import Report
-
-_WHERE_ONLY = frozenset(
-    {
-        "targets",
-        "models",
-        "folders",
-        "base",
-        "outputs",
-        "output",
-        "quiet",
-        "verbose",
-        "no_progress",
-        "dry_run",
-        "config",
-        "mlflow_tags",
-        "mlflow_alias",
-        "sign_key",
-    }
-)
-"""Parameters that do not belong to the command that reproduces one target's report."""
+    from ftsec_audit.planning import Plan
 
 
 class ScanCommand(click.Command):
@@ -141,6 +114,15 @@ class ScanCommand(click.Command):
     help="Audit the rows it was tuned on too: JSON lines, a JSON array or Parquet.",
 )
 @option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Scan so many of several targets at once, each in a process with one thread.",
+)
+@option(
     "--mlflow-tags", is_flag=True, help="Write the verdict into tags of the scanned models:/name/version."
 )
 @option(
@@ -193,7 +175,8 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     \b
     Exit codes: 0 passed · 1 failed (a blocking finding outranks errors) · 2 could not run ·
     3 inconclusive: something the policy requires has no answer. Of several targets the most decisive
-    counts: 1, then 2, then 3. Ctrl-C keeps what was found so far and exits 3, or 1 if that blocks.
+    counts: 1, then 2, then 3. Ctrl-C keeps what was found so far and exits 3, or 1 if that blocks; with -j,
+    targets that are not done then have no report. Reports come in the order of the targets.
 
     Every option is also a variable FTSEC_AUDIT_<OPTION> and a key of ftsec-audit.yaml or
     [tool.ftsec-audit] in pyproject.toml of the working directory; a flag wins over a variable, a variable
@@ -205,98 +188,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     models = _models(targets, options["models"])
     if options["dry_run"]:
         return _dry_run(models, options)
-    return _Gate(ctx, options, models).run()
-
-
-class _Gate:
-    """One invocation: scan each model, write its reports, remember the exit codes."""
-
-    def __init__(self, ctx: click.Context, options: dict[str, Any], models: Sequence[Model]) -> None:
-        from ftsec_audit.cli.output import Destinations
-
-        self._ctx, self._options, self._models = ctx, options, models
-        self._destinations = Destinations.of(
-            options["outputs"], options["output"], several=len(models) > 1, quiet=options["quiet"]
-        )
-        self._destinations.sign_with(options["sign_key"])
-        self._required = _required(options, several=len(models) > 1)
-        self._judge = _judge(options)
-        self._records = bool(options["mlflow_tags"] or options["mlflow_alias"])
-        if self._records:
-            from ftsec_audit.cli import promotion
-
-            for model in models:
-                promotion.check(model.model)
-
-    def run(self) -> int:
-        codes = []
-        for model in self._models:
-            try:
-                code, interrupted = self._scan(model)
-            except SignatureRefused as error:
-                terminal.complain(str(error))
-                code = exit_codes.of_verdict(Verdict.FAIL, exit_zero=self._options["exit_zero"])
-                interrupted = False
-            except FtsecError as error:
-                terminal.complain(str(error))
-                code, interrupted = exit_codes.COULD_NOT_RUN, False
-            codes.append(code)
-            if interrupted:
-                break
-        if self._destinations.failures:
-            codes.append(exit_codes.COULD_NOT_RUN)
-        return exit_codes.worst(codes)
-
-    def _scan(self, model: Model) -> tuple[int, bool]:
-        from ftsec_audit import api
-        from ftsec_audit.calibration.bank import Calibration
-
-        options = self._options
-        packs = options["calibration"]
-        with terminal.progress(
-            quiet=options["quiet"], verbose=options["verbose"] > 0, bars=not options["no_progress"]
-        ) as progress:
-            report = api.scan(
-                model.model,
-                **_request(model, options),
-                **self._judge.options(),
-                calibration=Calibration.load(packs) if packs else None,
-                max_bytes=options["max_bytes"],
-                max_seconds=options["max_time"],
-                cache=not options["no_cache"],
-                device=options["device"],
-                seed=options["seed"],
-                max_tokens=options["max_tokens"],
-                probes=options["probes"],
-                languages=options["languages"],
-                dataset=options["dataset"],
-                hash_everything=self._destinations.need_digests,
-                required_signature=self._required,
-                progress=progress,
-                command=_reproduce(self._ctx, model),
-            )
-        report = replace(report, listed_at=model.listed_at)
-        self._destinations.write(report)
-        if options["show_suppressed"]:
-            for entry in report.suppressed:
-                terminal.remark(
-                    f"suppressed {entry.finding.rule}: {entry.finding.summary} ({entry.statement})"
-                )
-        codes = [exit_codes.of_verdict(report.verdict, exit_zero=options["exit_zero"])]
-        if self._records:
-            codes.append(self._record(report))
-        return exit_codes.worst(codes), api.was_interrupted(report)
-
-    def _record(self, report: Report) -> int:
-        """Tell the registry; what is found counts also when the registry cannot be told."""
-        from ftsec_audit.cli import promotion
-
-        try:
-            promotion.record(report, self._options["mlflow_alias"])
-        except FtsecError as error:
-            terminal.complain(str(error))
-            return exit_codes.COULD_NOT_RUN
-        return exit_codes.OK
+    return Gate(ctx, options, models).run()
 
 
 def _models(targets: Iterable[str], listed: Path | None) -> tuple[Model, ...]:
@@ -328,66 +220,13 @@ def _of_target(target: str) -> tuple[Model, ...]:
     return from_lines(sys.stdin) if target == "-" else (Model(model=target),)
 
 
-def _request(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    """What `api.plan` and `api.scan` are both asked."""
-    return {
-        "base": model.base or options["base"],
-        "no_base": options["no_base"],
-        "parent": options["parent"],
-        "stack": options["stack"],
-        "profile": options["profile"],
-        "select": options["select"],
-        "ignore": options["ignore"],
-        "offline": options["offline"],
-    }
-
-
-def _required(options: dict[str, Any], *, several: bool) -> RequiredSignature | None:
-    key, signature = options["require_signature"], options["signature"]
-    if signature and not key:
-        raise UsageError("--signature says nothing without --require-signature")
-    if signature and several:
-        raise UsageError("one signature, and several targets", hint="put model.sig into each folder")
-    return RequiredSignature(public_key=key, signature=signature) if key else None
-
-
-def _judge(options: dict[str, Any]) -> Judge:
-    from ftsec_audit.cli.verdicts import Judge
-
-    names = ("policy", "fail_on", "strict", "ignorefile", "baseline")
-    return Judge.of(**{name: options[name] for name in names})
-
-
-def _reproduce(ctx: click.Context, model: Model) -> str:
-    """The command line of this one target, with the options that were set by whatever means."""
-    words = ["ftsec-audit", "scan", model.model]
-    base = model.base or ctx.params["base"]
-    words += ["--base", base] if base else []
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        unset = ctx.get_parameter_source(name) in (ParameterSource.DEFAULT, None)
-        if unset or name in _WHERE_ONLY or not isinstance(parameter, click.Option):
-            continue
-        words += _spelled(max(parameter.opts, key=len), ctx.params[name], is_flag=parameter.is_flag)
-    return shlex.join(words)
-
-
-def _spelled(flag: str, value: Any, *, is_flag: bool) -> list[str]:
-    if is_flag:
-        return [flag] if value else []
-    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
-        return [flag, ",".join(value)]
-    values = value if isinstance(value, tuple) else (value,)
-    return [word for item in values if not isinstance(item, Output) for word in (flag, str(item))]
-
-
 def _dry_run(models: Iterable[Model], options: dict[str, Any]) -> int:
     from ftsec_audit import api
 
     codes = [exit_codes.OK]
     for model in models:
         try:
-            terminal.show(_describe(api.plan(model.model, **_request(model, options))))
+            terminal.show(_describe(api.plan(model.model, scan_options(options, model))))
         except FtsecError as error:
             terminal.complain(str(error))
             codes.append(exit_codes.COULD_NOT_RUN)

@@ -17,6 +17,7 @@ from ftsec_audit.batch.store import Store
 from ftsec_audit.batch.work import ScanWork
 from ftsec_audit.errors import UsageError
 from ftsec_audit.models_list import Model
+from ftsec_audit.scan_options import ScanOptions
 from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.search import HubQuery, search
 from ftsec_audit.types import Profile
@@ -63,7 +64,7 @@ def test_what_the_hub_said_travels_to_the_worker_and_is_not_asked_again(
     assert not (tmp_path / "hf").exists(), "planning a thousand artifacts writes no thousand files"
     hub.log.clear()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))  # as on another machine
-    work = ScanWork(store=str(tmp_path / "store"), scan=quick.for_scan() | {"select": ("FTA4",)})
+    work = ScanWork(store=str(tmp_path / "store"), scan=replace(quick.for_scan(), select=("FTA4",)))
     for job in pickle.loads(pickle.dumps(jobs)):
         assert work(job).verdict is not None
     assert not [request.path for request in hub.log if "/api/" in request.path]
@@ -108,7 +109,7 @@ def test_a_stack_is_one_item_beside_the_adapters_of_its_base(hub: HubServer, tmp
     jobs = planned("org/a0", "org/stack", "org/a1").jobs
     assert [job.base.partition("@")[0] for job in jobs] == ["hf://org/base-0"] + ["hf://org/base-1"] * 2
     (job,) = (job for job in jobs if job.names == ("org/stack",))
-    work = ScanWork(store=str(tmp_path / "store"), scan={"select": ("FTA2",)})
+    work = ScanWork(store=str(tmp_path / "store"), scan=ScanOptions(select=("FTA2",)))
     assert work(job).failure is None
     record = Store(work.store).get(job.key)
     assert record is not None

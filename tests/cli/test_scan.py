@@ -168,6 +168,15 @@ class TestTargets:
         assert scan("-r", "models.yaml") == 2
         assert "line 3" in capsys.readouterr().err
 
+    def test_several_at_once_are_reported_as_one_after_the_other(self, models: Path, capsys) -> None:
+        targets = models / "clean", "./absent", models / "poisoned", models / "adapter"
+        arguments = (*targets, "--base", models / "base", "-f", "jsonl", "--no-progress")
+        assert scan(*arguments) == 1
+        alone = capsys.readouterr()
+        assert scan(*arguments, "-j", 2) == 1
+        assert capsys.readouterr() == alone
+        assert scan(models / "clean", "./absent", "--base", models / "base", "-j", 2) == 2
+
     def test_from_standard_input(self, models: Path, monkeypatch, capsys) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(f"# comment\n\n{models / 'adapter'}  # mine\n"))
         assert scan("-", "--profile", "quick") == 0
