@@ -3,7 +3,7 @@
     import ftsec_audit as fa
 
     report = fa.scan("org/model")
-    report.verdict, report.findings
+    report.verdict, report.findings, report.measurements.to_pandas()
     fa.render(report, "sarif")
     fa.Policy.load("policy.yaml").decide(report)
 

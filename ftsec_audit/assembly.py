@@ -12,6 +12,7 @@ from ftsec_audit.calibration.spectra import bands
 from ftsec_audit.contracts import Measurements, Subject
 from ftsec_audit.errors import SourceError
 from ftsec_audit.fusion import suspicion
+from ftsec_audit.module_measurements import ModuleMeasurements
 from ftsec_audit.sources.model_card import statements
 from ftsec_audit.types import ArtifactCard, Decision, NotLookedAt, Profile, Report, Rule, Verdict
 from ftsec_audit.version import VERSION
@@ -49,7 +50,7 @@ def assemble(
         leads=audit.leads,
         not_looked_at=(*audit.not_looked_at, *_not_looked_at(subject, card)),
         suspicion=suspicion(audit.findings),
-        measurements=audit.measurements,
+        measurements=ModuleMeasurements(audit.measurements),
         benign_spectra=bands(calibration, Measurements(modules=audit.measurements, subject=subject)),
         limits=tuple(_limits(subject, calibration)),
         command=command,

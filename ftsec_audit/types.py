@@ -1,6 +1,6 @@
 """The values that travel through an audit: rules, findings, evidence, leads, reports.
 
-Everything here is frozen, depends on the standard library alone, and serialises to JSON without
+Everything here is frozen, imports the standard library alone, and serialises to JSON without
 help. Nothing here knows where a number came from or how it will be shown.
 """
 
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import total_ordering
 from typing import Any
+
+from ftsec_audit.module_measurements import ModuleMeasurement as ModuleMeasurement
+from ftsec_audit.module_measurements import ModuleMeasurements
 
 
 @total_ordering
@@ -320,19 +323,6 @@ class Suppressed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModuleMeasurement:
-    """Everything the detectors measured on one tensor or adapted module."""
-
-    name: str
-    role: str
-    """The module type: `q_proj`, `down_proj`, `embed_tokens`, …"""
-    layer: int | None
-    shape: tuple[int, ...]
-    values: dict[str, float | list[float]] = field(default_factory=dict)
-    """`detector-key.statistic` → number or short vector (e.g. a singular spectrum)."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class SpectrumBand:
     """What the spectra of comparable benign updates of one module type look like, or why that is unknown."""
 
@@ -371,7 +361,7 @@ class Report:
     not_looked_at: tuple[NotLookedAt, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
     suspicion: Suspicion = Suspicion()
-    measurements: tuple[ModuleMeasurement, ...] = ()
+    measurements: ModuleMeasurements = field(default_factory=ModuleMeasurements)
     benign_spectra: tuple[SpectrumBand, ...] = ()
     """What the measured spectra are drawn over, by module type and rank."""
     limits: tuple[str, ...] = ()
@@ -382,6 +372,9 @@ class Report:
     """The file and the line in which a list of models names the artifact."""
     seed: int = 0
     schema_version: str = "1.0"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measurements", ModuleMeasurements(self.measurements))
 
     @property
     def verdict(self) -> Verdict:

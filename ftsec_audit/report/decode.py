@@ -44,6 +44,8 @@ def _value(data: object, hint: Any, path: str) -> Any:
         return {key: _value(item, arguments[1], _member(path, key)) for key, item in members.items()}
     if is_dataclass(hint):
         return _dataclass(data, hint, path)
+    if issubclass(hint, tuple):  # a tuple with a name of its own
+        return hint(_tuple(data, get_args(hint.__orig_bases__[0]), path))
     if issubclass(hint, Enum):
         return _enum(data, hint, path)
     if hint is float:

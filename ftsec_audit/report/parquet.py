@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from ftsec_audit import module_measurements
 from ftsec_audit.errors import UsageError
 from ftsec_audit.types import Report
 
 if TYPE_CHECKING:
     import pyarrow
 
-COLUMNS = (
-    "artifact", "digest", "base", "verdict", "module", "role", "layer", "statistic", "position", "value",
-)  # fmt: skip
+COLUMNS = ("artifact", "digest", "base", "verdict", *module_measurements.COLUMNS)
 
 
 def render_all(reports: Sequence[Report]) -> bytes:
@@ -53,11 +52,8 @@ def rows(report: Report) -> Iterator[tuple[Any, ...]]:
     card = report.artifact
     base = report.base.resolved if report.base else ""
     about = tuple(text(part) for part in (card.resolved, card.digest, base, str(report.verdict)))
-    for module in report.measurements:
-        place = (text(module.name), text(module.role), module.layer)
-        for statistic, value in module.values.items():
-            for position, one in enumerate(value if isinstance(value, list) else [value]):
-                yield (*about, *place, statistic, position, float(one))
+    for name, role, *number in report.measurements.rows():
+        yield (*about, text(name), text(role), *number)
 
 
 def text(text: str) -> str:

@@ -46,6 +46,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if is_dataclass(hint):
         hints = get_type_hints(hint)
         return st.builds(hint, **{field.name: values_of(hints[field.name]) for field in fields(hint)})
+    if issubclass(hint, tuple):
+        return values_of(hint.__orig_bases__[0]).map(hint)
     plain = {
         str: _TEXT,
         bool: st.booleans(),
