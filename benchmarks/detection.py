@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ftsec_audit.calibration.bank import SHIPPED_SCORE
+from ftsec_audit.calibration.learned import LearnedScore
 from ftsec_audit.types import Confidence, Outcome, Severity, Verdict
 from ftsec_audit.validate import curves, evaluate, records
 from ftsec_audit.validate.cells import EVERYTHING, TRAINED, Cell
@@ -95,6 +97,7 @@ def main() -> None:
     sections = (
         head(weights, [one for found in probes.values() for one in found], edits),
         separation(matrix),
+        learned(),
         flagged(weights),
         candidates(weights),
         planted(edits, weights),
@@ -169,6 +172,27 @@ def separation(matrix: Matrix) -> Iterator[str]:
             "many, even that is flattered. Poison that a few rows trained into an ordinary update is for the "
             "probes to find.\n"
         )
+
+
+def learned() -> Iterator[str]:
+    """FTA209, by the card of the shipped score."""
+    score = LearnedScore.load(SHIPPED_SCORE)
+    yield "### The learned score (FTA209)\n"
+    yield (
+        f"{score.id}: {score.choice}, fitted to {score.bad} known-bad and {len(score.benign)} benign updates "
+        f"with all features, of {len({m.job for m in score.members})} jobs. Features and regularisation are "
+        "chosen, too, without the recipe or attack that is scored; which sets of features there are to "
+        "choose from was decided with these samples known.\n"
+    )
+    yield "| left out | groups | AUROC | TPR at 1 % false positives |"
+    yield "|---|---|---|---|"
+    for one in score.performance:
+        (low, high), (least, most) = one.auroc_interval, one.tpr_interval
+        yield (
+            f"| {one.left_out} | {one.groups} | {one.auroc:.2f} [{low:.2f}, {high:.2f}] | "
+            f"{one.tpr:.2f} [{least:.2f}, {most:.2f}] |"
+        )
+    yield ""
 
 
 def flagged(weights: Sequence[Record]) -> Iterator[str]:
@@ -450,10 +474,9 @@ def every_score(matrix: Matrix) -> Iterator[str]:
 
 TRIED = """## Tried, and what became of it
 
-- **A fitted score of weights** (scaler and logistic regression, exportable to ONNX) over token
-  responses, over all spectral features, and over both: the rows *logistic* above. With the recipe left
-  out none comes near the goal, and what is gained in recipe is lost there. It is **not shipped**: a
-  number that a user cannot check has to earn its place.
+- **A fitted score of weights** (scaler and logistic regression as ONNX) over token responses, over spectral
+  features, and over both: the rows *logistic* above. With the recipe left out none comes near the goal. One
+  is shipped as FTA209, see above, at LOW confidence and with these figures in every finding.
 - **What the update writes**: the responses of the unembedding to the last layers' writers, first to
   tenth. The marker of a backdoor stands among the first three in most of them, and so do brackets and
   full stops in most benign fine-tunes: the task is written louder than the poison. Dropped as a score.

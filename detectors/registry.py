@@ -58,6 +58,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("direction_ablation:DirectionAblation", ("FTA205",), Profile.STANDARD),
     Entry("rounding_boundary:RoundingBoundary", ("FTA207",), Profile.STANDARD),
     Entry("safety_subspace:SafetySubspace", ("FTA208",), Profile.STANDARD),
+    Entry("learned_score:LearnedScoreRule", ("FTA209",), Profile.STANDARD),
     # FTA3xx embedding
     Entry("embedding_rows:EmbeddingRows", ("FTA301", "FTA302")),
     Entry("trigger_candidates:TriggerCandidates", ("FTA304",), Profile.STANDARD),

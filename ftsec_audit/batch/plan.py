@@ -51,11 +51,13 @@ class Questions:
         from ftsec_audit import api
         from ftsec_audit.calibration.bank import Calibration
 
+        calibration = Calibration.load(self.calibration or None)
         content = [
             VERSION,
             self.profile,
             *api.fingerprint(self.select, self.ignore),
-            Calibration.load(self.calibration or None).id,
+            calibration.id,
+            calibration.learned.digest if calibration.learned else "",
             self.no_base,
             sorted((name, _content(value)) for name, value in self.further.items()),
         ]

@@ -9,15 +9,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftsec_audit.calibration.learned import LearnedScore
 from ftsec_audit.calibration.pack import Entry, Pack
 from ftsec_audit.calibration.recipe import Recipe, Stratum
 from ftsec_audit.contracts import Subject
+from ftsec_audit.errors import UsageError
 
 if TYPE_CHECKING:
     from ftsec_audit.calibration.conformal import Matrix
 
 SHIPPED = Path(__file__).parent / "packs"
 """The folder of the packs that come with the program."""
+SHIPPED_SCORE = Path(__file__).parent / "scores" / "lab.onnx"
+"""The learned score that comes with the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +62,23 @@ class Calibration:
     packs: tuple[Pack, ...]
     excluded: frozenset[str] = frozenset()
     """Repositories (lower case) whose artifacts are not used."""
+    learned: LearnedScore | None = None
+    """The score that was fitted to labelled samples."""
 
     @classmethod
     def load(cls, paths: Iterable[Path] | None = None, *, excluding: Iterable[str] = ()) -> Calibration:
-        """The given packs, or those shipped with the program. Raises `UsageError`."""
-        packs = _shipped() if paths is None else tuple(Pack.load(path) for path in paths)
-        return cls(packs=packs).excluding(excluding)
+        """The given packs and the given score (`.onnx`); of either, what is shipped where none is given.
+
+        Raises `UsageError`.
+        """
+        given = list(paths or ())
+        packs, scores = ([p for p in given if (p.suffix == ".onnx") is wanted] for wanted in (False, True))
+        if len(scores) > 1:
+            raise UsageError("one learned score at a time", where=", ".join(map(str, scores)))
+        return cls(
+            packs=tuple(Pack.load(path) for path in packs) if packs else _shipped(),
+            learned=LearnedScore.load(scores[0]) if scores else _shipped_score(),
+        ).excluding(excluding)
 
     @classmethod
     def empty(cls) -> Calibration:
@@ -71,6 +86,7 @@ class Calibration:
 
     @property
     def id(self) -> str:
+        """Of the benign banks; the learned score has an id of its own."""
         return " + ".join(pack.id for pack in self.packs) or "none"
 
     @property
@@ -155,6 +171,11 @@ class Calibration:
 @cache
 def _shipped() -> tuple[Pack, ...]:
     return tuple(Pack.load(path) for path in sorted(SHIPPED.glob("*.json*")))
+
+
+@cache
+def _shipped_score() -> LearnedScore:
+    return LearnedScore.load(SHIPPED_SCORE)
 
 
 def _own_repositories(

@@ -30,6 +30,7 @@ _COMMANDS = {
     "explain": "Explain one rule: question, evidence, false positives, evasions.",
     "policy": "Check a policy file, or explain what it does.",
     "calibrate": "Build a calibration pack from benign artifacts of your own.",
+    "learn": "Fit a score of your own to labelled samples.",
     "attack": "Build one known-bad reference sample, or its benign twin.",
     "validate": "Measure every detector on known-bad and benign samples.",
     "cache": "Show or clear the cache of measurements.",

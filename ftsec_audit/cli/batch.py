@@ -57,7 +57,7 @@ def _summary_format(value: str) -> Output:
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
-    help="Calibration pack in place of the shipped ones, repeatable.",
+    help="Calibration pack, or learned score (.onnx), in place of the shipped ones; repeatable.",
 )
 @option(
     "--executor",

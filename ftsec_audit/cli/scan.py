@@ -87,7 +87,7 @@ class ScanCommand(click.Command):
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
-    help="Calibration pack in place of the shipped ones, repeatable.",
+    help="Calibration pack, or learned score (.onnx), in place of the shipped ones; repeatable.",
 )
 @option(
     "--max-bytes", type=size, metavar="SIZE", help="Read at most this much of artifact and base: 500MB, 2GiB."

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detectors.score_features import FIVE, RESPONSES
 from detectors.spectral_signature import SPECTRAL_OUTLIER
 from ftsec_audit.fusion import suspicion
 from ftsec_audit.types import Outcome, Verdict
@@ -18,7 +19,6 @@ from ftsec_audit.validate import peer
 from ftsec_audit.validate.lab_bank import judged_by_fold
 from ftsec_audit.validate.population import Labelled
 from ftsec_audit.validate.records import Record
-from ftsec_audit.validate.statistics import FIVE, RESPONSES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,32 +9,21 @@ from collections.abc import Mapping
 from statistics import median
 
 from detectors.rounding_boundary import boundary_mass
-from detectors.trigger_candidates import responses
+from detectors.score_features import energy_shares, five_statistics, nonzero_spectra, response_statistics
 from ftsec_audit.types import Report
-from ftsec_audit.validate import spectral_baselines
-
-FIVE = ("five.sigma1", "five.norm", "five.top_share", "five.entropy", "five.kurtosis")
-"""Of arXiv:2602.15195; the input of its logistic regression."""
-
-RESPONSES = ("largest token response", "first to second token response", "first to tenth token response")
 
 
 def statistics(report: Report) -> dict[str, float]:
     """By name; a name is missing where the report cannot tell."""
-    found = {f"five.{name}": value for name, value in spectral_baselines.five_statistics(report).items()}
-    top = spectral_baselines.top_direction(report)
-    if top is not None:
-        found["85 % top direction"] = top
-    return found | _responses(report) | _ablation(report) | _boundary(report)
+    modules = report.measurements
+    found = five_statistics(modules) | response_statistics(modules)
+    return found | _top_direction(report) | _ablation(report) | _boundary(report)
 
 
-def _responses(report: Report) -> dict[str, float]:
-    """How far the token that the update answers most stands out: FTA304's ranking read as a score."""
-    ranked = responses(report.measurements)
-    if len(ranked) < 20:
-        return {}
-    sizes = [size for _, size in ranked]
-    return dict(zip(RESPONSES, (sizes[0], sizes[0] / sizes[1], sizes[0] / sizes[9]), strict=True))
+def _top_direction(report: Report) -> dict[str, float]:
+    """max over modules of σ₁²/Σσ²: the widespread rule alarms above 0.85."""
+    shares = [energy_shares(spectrum)[0] for spectrum in nonzero_spectra(report.measurements)]
+    return {"85 % top direction": max(shares)} if shares else {}
 
 
 def _ablation(report: Report) -> dict[str, float]:
