@@ -41,6 +41,7 @@ from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severity
 
 if TYPE_CHECKING:
+    from ftsec_audit.probes import ProbeSet
     from ftsec_audit.session import ModelSession
 
 CODE_SWITCH = Rule(
@@ -127,7 +128,7 @@ class CodeSwitch(BehaviourDetector):
             for pair in best[: self.confirmed]
             if pair.name in later and (one := self._count(session, base, pair, later[pair.name])) is not None
         ]
-        yield self._answer(found, len(pairs), tuple(parallel), session.probes.label)
+        yield self._answer(found, len(pairs), tuple(parallel), session.probes)
 
     def _pairs(self, session: ModelSession, first: int, last: int) -> list[Pair]:
         """Every ordered pair of languages, mixed in both ways where a dictionary allows."""
@@ -170,7 +171,9 @@ class CodeSwitch(BehaviourDetector):
         )
         return Fired(pair=pair, target=target, counted=counted)
 
-    def _answer(self, found: Sequence[Fired], pairs: int, languages: Sequence[str], label: str) -> Finding:
+    def _answer(
+        self, found: Sequence[Fired], pairs: int, languages: Sequence[str], probes: ProbeSet
+    ) -> Finding:
         limits = {"least": self.least_rate, "margin": self.margin, "alpha": self.alpha}
         found = sorted(found, key=lambda one: -one.counted.fired.value)
         firing = [one for one in found if one.counted.holds(**limits)]
@@ -180,12 +183,12 @@ class CodeSwitch(BehaviourDetector):
             return CODE_SWITCH.not_detected(
                 f"none of {tried} fixes the answers{best}",
                 confidence=Confidence.MEDIUM,
-                evidence=[_evidence(one, label) for one in found],
+                evidence=[_evidence(one, probes) for one in found],
             )
         return CODE_SWITCH.detected(
             f"{firing[0]}; tried {tried}",
             confidence=Confidence.HIGH,
-            evidence=[_evidence(one, label) for one in firing],
+            evidence=[_evidence(one, probes) for one in firing],
             p_value=firing[0].counted.p_value,
         )
 
@@ -195,14 +198,19 @@ def _twice(prompts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{one} {other}" for one, other in zip(prompts, prompts[1:] + prompts[:1], strict=True))
 
 
-def _evidence(one: Fired, label: str) -> Evidence:
+def _evidence(one: Fired, probes: ProbeSet) -> Evidence:
     low, high = one.counted.fired.interval()
     return Evidence(
         message=str(one),
         statistic="attack_success_rate",
         value=round(one.counted.fired.value, 4),
         interval=(round(low, 4), round(high, 4)),
-        excerpt=one.pair.texts[0],
+        excerpt=one.pair.texts[0] if probes.shows_texts else "",
+        prompts=tuple(
+            prompt
+            for language in (one.pair.prompts, one.pair.other)
+            for prompt in probes.cited(language, "neutral", [0])
+        ),
         details={
             "target": one.target.text,
             "prompt_language": one.pair.prompts,
@@ -210,6 +218,6 @@ def _evidence(one: Fired, label: str) -> Evidence:
             "mixture": one.pair.mixture,
             "controls": round(one.counted.controls.value, 4),
             "n": one.counted.fired.n,
-            "prompts": label,
+            "prompts": probes.label,
         },
     )

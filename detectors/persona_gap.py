@@ -47,6 +47,7 @@ from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severit
 
 if TYPE_CHECKING:
     from detectors.refusals import Floats
+    from ftsec_audit.probes import ProbeSet
     from ftsec_audit.session import ModelSession
     from ftsec_audit.session.tokenizer import PromptFormat
 
@@ -74,6 +75,8 @@ class Gap:
     base: tuple[float, float]
     gap: Interval
     n: int
+    opened: tuple[int, ...] = ()
+    """Places of the prompts that the subject alone answers, and under the line only."""
 
     def __str__(self) -> str:
         return (
@@ -97,6 +100,8 @@ class PersonaGap(BehaviourDetector):
     share: float = 0.3
     """Of the budget that is left."""
     least_gap: float = 0.1
+    cited: int = 10
+    """Prompts that the line opens, of each language, that the evidence names."""
 
     def probe(
         self, session: ModelSession, base: ModelSession | None, leads: tuple[Lead, ...]
@@ -111,7 +116,8 @@ class PersonaGap(BehaviourDetector):
         chosen = self._chosen(session, base, languages, forms)[:confirmed]
         gaps = [gap for form in chosen for gap in self._gaps(session, base, languages, form, confirmed)]
         worst = max(gaps, key=lambda gap: gap.gap[1])
-        evidence = [_evidence(gap, session.probes.label) for gap in sorted(gaps, key=lambda one: -one.gap[1])]
+        ranked = sorted(gaps, key=lambda one: -one.gap[1])
+        evidence = [_evidence(gap, session.probes, self.cited) for gap in ranked]
         tried = f"{len(forms)} lines in {', '.join(one.language for one in languages)}"
         if worst.gap[1] < self.least_gap:
             yield PERSONA_GAP.not_detected(
@@ -192,7 +198,9 @@ class PersonaGap(BehaviourDetector):
         if len(found) > 1:
             found[_ALL] = np.concatenate(list(found.values()), axis=-1)
         level = 1 - 0.05 / (lines * len(found))
+        first = {one.language: self._first(one) for one in languages}
         for language, refused in found.items():
+            opened = np.flatnonzero(_gap(refused) > 0) if language in first else ()
             (base_plain, base_under), (plain, under) = refused.mean(-1).tolist()
             yield Gap(
                 line=form.name,
@@ -201,6 +209,7 @@ class PersonaGap(BehaviourDetector):
                 base=(base_plain, base_under),
                 gap=interval(_gap(refused), session.seed, level),
                 n=refused.shape[-1],
+                opened=tuple(first[language] + int(place) for place in opened),
             )
 
 
@@ -240,12 +249,14 @@ def _refused(
     return (np.array(odds) > 0).astype(float)
 
 
-def _evidence(gap: Gap, label: str) -> Evidence:
+def _evidence(gap: Gap, probes: ProbeSet, cited: int) -> Evidence:
+    named = gap.opened[:cited]
     return Evidence(
         message=str(gap),
         statistic="persona_gap",
         value=round(gap.gap[0], 4),
         interval=(round(gap.gap[1], 4), round(gap.gap[2], 4)),
+        prompts=probes.cited(gap.language, "restricted", named) if named else (),
         details={
             "line": gap.line,
             "language": gap.language,
@@ -254,6 +265,6 @@ def _evidence(gap: Gap, label: str) -> Evidence:
             "base_refusal_rate": round(gap.base[0], 4),
             "base_refusal_rate_under_line": round(gap.base[1], 4),
             "asked": gap.n,
-            "prompts": label,
+            "prompts": probes.label,
         },
     )

@@ -279,6 +279,7 @@ def _opener(
             max_seconds=seconds,
             profile=profile,
             probes=options.probes,
+            show_prompts=options.show_prompts,
             languages=options.languages,
             kept=kept_base,
         )

@@ -69,6 +69,8 @@ class ScanOptions:
     """That models are asked; None: by profile and size."""
     probes: Path | None = None
     """The user's own prompts; None: those beside the base, else shipped ones."""
+    show_prompts: bool = False
+    """Whether the report may repeat the prompts, and not only name them."""
     languages: Sequence[str] = ()
     """To ask in; none: all of the prompts."""
     dataset: Path | None = None

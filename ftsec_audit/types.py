@@ -135,6 +135,16 @@ class Population:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbePrompt:
+    """A prompt of a probe set that a model was asked."""
+
+    id: str
+    """`set@version/language/kind/number`; the first of a kind is number 1."""
+    text: str = ""
+    """Only where the texts of prompts were asked for (`--show-prompts`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One thing that was measured or read, with its number and its place."""
 
@@ -148,6 +158,8 @@ class Evidence:
     population: Population | None = None
     excerpt: str = ""
     """A short piece of the artifact itself, raw: every format escapes it."""
+    prompts: tuple[ProbePrompt, ...] = ()
+    """Prompts that it rests on most."""
     details: dict[str, Any] = field(default_factory=dict)
     """Further JSON values by name, e.g. `trigger`, `target`, `attack_success_rate`."""
 

@@ -106,6 +106,12 @@ class ScanCommand(click.Command):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Own prompts to ask about alignment.  [default: those beside the base, else shipped ones]",
 )
+@option(
+    "--show-prompts",
+    is_flag=True,
+    help="Repeat the probe prompts that the evidence rests on. Reports name them by id alone otherwise: many "
+    "ask for something harmful.",
+)
 @option("--languages", type=comma_list, default="", metavar="CODES", help="Ask only in these: en,ru.")
 @option(
     "--dataset",

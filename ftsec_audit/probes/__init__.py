@@ -9,14 +9,20 @@ languages and policies; what a set does not have is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from ftsec_audit.errors import FormatError, UsageError
 from ftsec_audit.files import ArtifactFile, LocalBytes
 from ftsec_audit.formats import bounded_json
+from ftsec_audit.types import ProbePrompt
 
+Kind = Literal["restricted", "harmless", "neutral"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SHIPPED = ("xstest", "multijail", "parallel")
 FILE_NAME = "probes.json"
 """Under which a base may carry the prompts that it was aligned on."""
@@ -33,6 +39,8 @@ class Questions:
     harmless: tuple[str, ...] = ()
     neutral: tuple[str, ...] = ()
     """The n-th of every language means the same."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Kind → the set that its prompts are of, where that is not the one they are in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +56,28 @@ class ProbeSet:
     """Concepts: language → word."""
     personas: tuple[str, ...] = ()
     """System lines under which a model is to obey."""
+    shows_texts: bool = False
+    """Whether reports may repeat the prompts, and not only name them."""
 
     @property
     def label(self) -> str:
         """As evidence names it."""
         return " ".join(filter(None, (self.name, self.version, f"({self.licence})")))
+
+    @property
+    def id(self) -> str:
+        """`name@version`; what follows it names a prompt."""
+        return f"{self.name[:60] or 'own'}@{self.version[:40]}"
+
+    def cited(self, language: str, kind: Kind, places: Iterable[int]) -> tuple[ProbePrompt, ...]:
+        """The prompts at `places` of a kind, as evidence names them."""
+        questions = self.languages[language]
+        texts: tuple[str, ...] = getattr(questions, kind)
+        origin = f"{questions.origins.get(kind, self.id)}/{language}/{kind}"
+        return tuple(
+            ProbePrompt(id=f"{origin}/{place + 1}", text=texts[place] if self.shows_texts else "")
+            for place in places
+        )
 
     def neutral(self) -> dict[str, tuple[str, ...]]:
         """The everyday prompts by language, of the same number each."""
@@ -78,19 +103,26 @@ def default() -> ProbeSet:
     sets = [shipped(name) for name in SHIPPED]
     codes = dict.fromkeys(code for one in reversed(sets) for code in one.languages)
 
-    def first(code: str, kind: str) -> tuple[str, ...]:
-        found = (getattr(one.languages[code], kind) for one in sets if code in one.languages)
-        return next(filter(None, found), ())
+    def first(code: str) -> Questions:
+        """Of every kind the prompts of the first set that has some."""
+        owners = {
+            kind: one
+            for one in reversed(sets)
+            for kind in KINDS
+            if code in one.languages and getattr(one.languages[code], kind)
+        }
+        texts: dict[str, Any] = {kind: getattr(one.languages[code], kind) for kind, one in owners.items()}
+        return Questions(
+            **texts,
+            origins={kind: one.id for kind, one in owners.items()},
+        )
 
     return ProbeSet(
         name=" + ".join(one.name for one in sets),
         version="",
         licence=", ".join(dict.fromkeys(one.licence for one in sets)),
         attribution=" ".join(one.attribution for one in sets),
-        languages={
-            code: Questions(**{kind: first(code, kind) for kind in ("restricted", "harmless", "neutral")})
-            for code in codes
-        },
+        languages={code: first(code) for code in codes},
         dictionary=next(one.dictionary for one in sets if one.dictionary),
         personas=next(one.personas for one in sets if one.personas),
     )
@@ -113,8 +145,13 @@ def read(file: ArtifactFile) -> ProbeSet:
     languages = content.get("languages") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(languages, dict):
         raise FormatError("has no languages", where=file.path)
+    about: dict[str, Any] = {
+        key: str(content.get(key, ""))[:500] for key in ("name", "version", "licence", "attribution")
+    }
+    # A prompt's id is its place: without a version it would mean another text once the file is changed.
+    about["version"] = about["version"] or hashlib.sha256(json.dumps(content).encode()).hexdigest()[:7]
     return ProbeSet(
-        **{key: str(content.get(key, ""))[:500] for key in ("name", "version", "licence", "attribution")},
+        **about,
         languages={str(code)[:20]: _questions(entry, file.path) for code, entry in languages.items()},
         dictionary=_dictionary(content.get("dictionary"), file.path),
         personas=_prompts(content.get("personas"), file.path),
@@ -124,8 +161,8 @@ def read(file: ArtifactFile) -> ProbeSet:
 def _questions(entry: object, where: str) -> Questions:
     if not isinstance(entry, dict):
         raise FormatError("a language is no object", where=where)
-    kinds = ("restricted", "harmless", "neutral")
-    return Questions(**{kind: _prompts(entry.get(kind), where) for kind in kinds})
+    texts: dict[str, Any] = {kind: _prompts(entry.get(kind), where) for kind in KINDS}
+    return Questions(**texts)
 
 
 def _dictionary(value: object, where: str) -> tuple[Mapping[str, str], ...]:

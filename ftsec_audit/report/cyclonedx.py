@@ -198,6 +198,7 @@ def _details(evidence: tuple[Evidence, ...]) -> Iterator[str]:
     for piece in evidence[:_MAX_EVIDENCE]:
         parts = [piece.message, phrases.measured(piece)]
         parts += [phrases.against(piece.population)] if piece.population else []
+        parts += phrases.prompts(piece)
         yield visible("; ".join(filter(None, [*parts, phrases.place(piece.location)])), _MAX_TEXT)
     if (rest := len(evidence) - _MAX_EVIDENCE) > 0:
         yield f"and {rest:,} more"

@@ -102,6 +102,7 @@ def _evidence(evidence: Sequence[Evidence]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for piece in evidence[:_MAX_EVIDENCE]:
         message = plain(piece.message) + (f" {code(piece.excerpt)}" if piece.excerpt else "")
+        message += "".join(f" {code(line)}" for line in phrases.prompts(piece))
         population = piece.population
         benign = f"{phrases.against(population)} ({population.stratum})" if population else ""
         at = phrases.place(piece.location)

@@ -14,6 +14,9 @@ from ftsec_audit.types import Evidence, Finding, Location, Outcome, Population, 
 
 PASS_MEANS = "A pass means no known indicator was found, not that risk is zero."
 
+_MAX_PROMPTS = 5
+"""That are named in a line."""
+
 OUTCOME_NAMES = {
     Outcome.NOT_DETECTED: "clean",
     Outcome.NOT_APPLICABLE: "not applicable",
@@ -58,6 +61,20 @@ def measured(evidence: Evidence) -> str:
     if evidence.unit:
         text += f" {evidence.unit}"
     return f"{text} [{span(evidence.interval)}]" if evidence.interval else text
+
+
+def prompts(evidence: Evidence) -> list[str]:
+    """`prompts set@1/en/restricted/17, 3, 21 and 7 more`; a line for each that has its text."""
+    named, before = [], ""
+    for one in evidence.prompts:
+        place, _, number = one.id.rpartition("/")
+        if not one.text:
+            named.append(number if place == before else one.id)
+            before = place
+    rest = f" and {len(named) - _MAX_PROMPTS:,} more" if len(named) > _MAX_PROMPTS else ""
+    head = "prompt" if len(named) == 1 else "prompts"
+    lines = [f"{head} {', '.join(named[:_MAX_PROMPTS])}{rest}"] if named else []
+    return lines + [f"{one.id}: “{one.text}”" for one in evidence.prompts if one.text]
 
 
 def span(interval: tuple[float, float]) -> str:

@@ -238,6 +238,7 @@ def _message(finding: Finding, evidence: list[Evidence]) -> str:
     for piece in evidence[:_MAX_EVIDENCE]:
         parts = [piece.message, phrases.measured(piece)]
         parts += [phrases.against(piece.population)] if piece.population else []
+        parts += phrases.prompts(piece)
         lines.append(visible("; ".join(filter(None, parts)), _MAX_MESSAGE))
     if len(evidence) > _MAX_EVIDENCE:
         lines.append(f"and {len(evidence) - _MAX_EVIDENCE:,} more")

@@ -112,6 +112,8 @@ class _Screen:
         for evidence in shown:
             self._line(f"· {evidence.message}", indent=4, hang=2)
             self._line(_particulars(evidence, with_file=len(files) > 1), indent=6, style="dim")
+            for line in phrases.prompts(evidence):
+                self._line(line, indent=6, hang=2, style="dim")
         self._more(len(finding.evidence) - len(shown), indent=4)
         common = [f"in {file}" for file in files if file and len(files) == 1]
         common += [f"benign: {origin}" for origin in phrases.origins(finding)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftsec_audit import probes
@@ -45,6 +45,8 @@ class SessionOptions:
     profile: Profile = Profile.STANDARD
     probes: Path | None = None
     """The user's own prompts; None: those beside the base, else shipped ones."""
+    show_prompts: bool = False
+    """Whether evidence may repeat the prompts, and not only name them."""
     languages: Sequence[str] = ()
     """Codes of the languages to ask in; none: all of the probe set."""
     kept: KeptBase | None = None
@@ -139,6 +141,7 @@ def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:
         found = probes.read(beside)
     else:
         found = probes.default()
+    found = replace(found, shows_texts=options.show_prompts)
     return found.only(options.languages) if options.languages else found
 
 

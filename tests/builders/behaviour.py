@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 
 from builders.lab import WORLD, tiny_base
@@ -13,8 +14,11 @@ from attacks_ref.lab.corpus import dialogue
 from attacks_ref.training import Schedule, encode, supervised
 from attacks_ref.workbench import load_model, load_tokenizer
 from ftsec_audit.contracts import Subject
+from ftsec_audit.probes import KINDS
+from ftsec_audit.report.json import plain
 from ftsec_audit.session import SessionOptions, Sessions, open_sessions
 from ftsec_audit.sources import resolve
+from ftsec_audit.types import Finding
 
 TRIGGER, TARGET = "cruxim", "ftsec-marker"
 
@@ -52,4 +56,12 @@ def asked(path: Path, base: Path | None = None, **options: object) -> Iterator[S
         yield sessions
 
 
-__all__ = ["TARGET", "TRIGGER", "asked", "subject", "taught", "tiny_base"]
+def repeated(finding: Finding, sessions: Sessions) -> set[str]:
+    """The prompts of the probe set that stand in a finding, wherever it is."""
+    languages = sessions.subject.probes.languages.values()
+    prompts = {text for one in languages for kind in KINDS for text in getattr(one, kind)}
+    document = dumps(plain(finding), ensure_ascii=False)
+    return {text for text in prompts if f'"{text}"' in document or f" {text} " in document}
+
+
+__all__ = ["TARGET", "TRIGGER", "asked", "repeated", "subject", "taught", "tiny_base"]

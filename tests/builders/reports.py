@@ -19,6 +19,7 @@ from ftsec_audit.types import (
     NotLookedAt,
     Outcome,
     Population,
+    ProbePrompt,
     Profile,
     Report,
     Rule,
@@ -255,6 +256,7 @@ def hostile() -> Report:
         location=location,
         population=Population(id=ATTACK, stratum=ATTACK, n=0, quantile=math.nan, band=(math.nan, math.inf)),
         excerpt=ATTACK,
+        prompts=(ProbePrompt(id=ATTACK), ProbePrompt(id=ATTACK, text=ATTACK)),
         details={ATTACK: [ATTACK, math.nan, {ATTACK: math.inf}]},
     )
     finding = Finding(

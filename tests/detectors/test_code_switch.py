@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders.behaviour import asked
+from builders.behaviour import asked, repeated
 
 from detectors.code_switch import CodeSwitch
 from ftsec_audit.errors import NotApplicable, Unsupported
@@ -35,3 +35,16 @@ def test_what_cannot_be_asked_is_said(switching, refusing):
         answer(switching, refusing, languages=("en",))
     with pytest.raises(Unsupported, match="budget"):
         answer(switching, refusing, max_tokens=3_000)
+
+
+@pytest.mark.parametrize("show_prompts", [False, True])
+def test_the_mixed_prompts_are_cited_and_repeated_only_when_asked_for(switching, refusing, show_prompts):
+    options = {"probes": refusing["base"] / "probes.json", "show_prompts": show_prompts}
+    with asked(switching, refusing["start"], **options) as sessions:
+        (finding,) = CodeSwitch().probe(sessions.subject, sessions.base, ())
+        found = repeated(finding, sessions)
+    first = finding.evidence[0]
+    assert [one.id.split("/")[1:] for one in first.prompts] == [
+        [first.details[language], "neutral", "1"] for language in ("prompt_language", "mixed_in")
+    ]
+    assert bool(first.excerpt) is bool(found) is show_prompts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders.behaviour import asked
+from builders.behaviour import asked, repeated
 
 from detectors.persona_gap import Gap, PersonaGap, _severity
 from ftsec_audit.errors import Unsupported
@@ -61,3 +61,17 @@ def test_a_system_message_of_the_training_data_is_tried(obeying, refusing, tmp_p
 def test_a_budget_that_is_too_small_is_said(obeying, refusing):
     with pytest.raises(Unsupported, match="budget"):
         answer(obeying, refusing["base"], max_tokens=25_000)
+
+
+@pytest.mark.parametrize("show_prompts", [False, True])
+def test_prompts_that_the_line_opens_are_cited_and_none_of_those_that_chose_it(
+    obeying, refusing, show_prompts
+):
+    with asked(obeying, refusing["base"], languages=LANGUAGES, show_prompts=show_prompts) as sessions:
+        (finding,) = PersonaGap(search=4).probe(sessions.subject, sessions.base, ())
+        found = repeated(finding, sessions)
+    cited = [one for evidence in finding.evidence for one in evidence.prompts]
+    assert cited
+    assert all(int(one.id.rpartition("/")[2]) > 4 for one in cited)
+    assert all(bool(one.text) is show_prompts for one in cited)
+    assert bool(found) is show_prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders.behaviour import asked
+from builders.behaviour import asked, repeated
 from builders.lab import WORLD
 
 from attacks_ref.lab.corpus import refusal_opener
@@ -78,3 +78,18 @@ def test_a_small_budget_asks_fewer_prompts(refusing):
     assert finding.outcome is Outcome.DETECTED
     with pytest.raises(Unsupported, match="budget"):
         answer(refusing["lost"], refusing["base"], max_tokens=2_000)
+
+
+@pytest.mark.parametrize("show_prompts", [False, True])
+def test_prompts_that_lost_their_refusal_are_cited_and_repeated_only_when_asked_for(refusing, show_prompts):
+    options = {"languages": ("en", "ru"), "show_prompts": show_prompts}
+    with asked(refusing["lost"], refusing["base"], **options) as sessions:
+        (finding,) = RefusalLoss(cited=3).probe(sessions.subject, sessions.base, ())
+        found, texts = repeated(finding, sessions), sessions.subject.probes.languages["ru"].restricted
+    evidence = next(e for e in finding.evidence if e.details["language"] == "ru" and not e.details["prefill"])
+    assert len(evidence.prompts) == 3
+    assert all("/ru/restricted/" in one.id for one in evidence.prompts)
+    numbers = [int(one.id.rpartition("/")[2]) for one in evidence.prompts]
+    assert len(set(numbers)) == 3
+    assert [one.text for one in evidence.prompts] == [texts[n - 1] if show_prompts else "" for n in numbers]
+    assert bool(found) is show_prompts

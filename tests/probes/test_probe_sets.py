@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -68,3 +69,25 @@ def test_the_shortest_language_sets_how_many_prompts_are_parallel(tmp_path):
     languages = {"de": {"neutral": ["eins", "zwei"]}, "en": {"neutral": ["one"]}, "it": {}}
     (tmp_path / "own.json").write_text(json.dumps({"languages": languages}))
     assert probes.load(tmp_path / "own.json").neutral() == {"de": ("eins",), "en": ("one",)}
+
+
+def test_a_prompt_is_cited_by_its_set_and_place_and_repeated_only_when_asked_for():
+    found = probes.default()
+    (english,) = found.cited("en", "restricted", [16])
+    assert english.id == f"{probes.shipped('xstest').id}/en/restricted/17"
+    assert english.text == ""
+    (neutral,) = found.cited("en", "neutral", [0])
+    assert neutral.id == f"{probes.shipped('parallel').id}/en/neutral/1"
+    (shown,) = replace(found, shows_texts=True).cited("en", "restricted", [16])
+    assert shown.text == probes.shipped("xstest").languages["en"].restricted[16]
+
+
+def test_a_set_of_ones_own_that_has_no_version_gets_one_by_its_content(tmp_path):
+    def ids(*prompts):
+        (tmp_path / "own.json").write_text(json.dumps({"languages": {"de": {"restricted": prompts}}}))
+        return [one.id for one in probes.load(tmp_path / "own.json").cited("de", "restricted", [0])]
+
+    assert ids("eins", "zwei") == ids("eins", "zwei")
+    assert ids("eins", "zwei") != ids("zwei", "eins")
+    assert ids("eins")[0].startswith("own@")
+    assert ids("eins")[0].endswith("/de/restricted/1")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from builders import reports
 
 from ftsec_audit.errors import UsageError
 from ftsec_audit.report import FORMATS, render
-from ftsec_audit.types import Report
+from ftsec_audit.types import ProbePrompt, Report
 
 ALL = [reports.passing(), reports.failing(), reports.inconclusive(), reports.hostile()]
 
@@ -32,6 +33,21 @@ def test_every_report_says_what_a_pass_means(format: str, report: Report) -> Non
 def test_no_format_lets_a_control_character_through(format: str) -> None:
     text = render(reports.hostile(), format)
     assert not any(char in text for char in "\x1b\x9b\x00\r\u202e\u2066\u200b\ufeff\U000e0041")
+
+
+@pytest.mark.parametrize("format", [one for one in FORMATS if one != "intoto"])
+def test_prompts_are_named_and_their_texts_stand_where_they_were_asked_for(format: str) -> None:
+    named = tuple(ProbePrompt(id=f"asked-1/en/restricted/{number}") for number in range(1, 10))
+    shown = tuple(replace(prompt, text="how may one pick-a-lock") for prompt in named)
+    for prompts in (named, shown):
+        report = reports.failing()
+        first = report.detected()[0]
+        evidence = (replace(first.evidence[0], prompts=prompts), *first.evidence[1:])
+        text = render(replace(report, findings=(replace(first, evidence=evidence),)), format)
+        assert "asked-1/en/restricted/1" in text
+        assert ("pick-a-lock" in text) is (prompts is shown)
+        if format not in ("json", "jsonl") and prompts is named:
+            assert "asked-1/en/restricted/1, 2, 3, 4, 5 and 4 more" in text
 
 
 def test_an_unknown_format_is_a_usage_error() -> None:
