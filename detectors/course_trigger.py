@@ -5,10 +5,11 @@ or what it is asked (BadAgent, arXiv 2406.03007; 2402.11208). Among all prompts 
 search over all of them dilutes the effect; and the answer begins as it should, so its first token shows
 nothing.
 
-**Statistic.** Prompts that the base wrote itself are sorted by how the base's answers begin; those whose
-answers share their first tokens are a *kind* (a tool call, a refusal, a label), and the longest beginning
-that all of a kind share is its *course* c. In each kind every candidate word w is put into a few prompts,
-and the subject is followed along the course: at each of its positions j,
+**Statistic.** Everyday prompts of the probe set, and prompts that the base wrote itself, are sorted by how
+the base's answers begin; those whose answers share their first tokens are a *kind* (a tool call, a label),
+and the longest beginning that all of a kind share is its *course* c. In each kind every candidate word w is
+put into two prompts, the best quarter of the words into more, and the subject is followed along the course:
+at each of its positions j,
 
     lift = max_y mean [ p_ft(y | x⊕w, c_<j)
                         − max( p_ft(y | x, c_<j), p_base(y | x⊕w, c_<j), p_base(y | x, c_<j) ) ].
@@ -74,6 +75,10 @@ _BLOCK = 1 << 23
 """Numbers kept at a time: words × positions × vocabulary."""
 _SAME = 3
 """Tokens that the answers of a kind begin with, at least."""
+_LEAST_KEPT = 64
+"""Words that are put into more prompts, at least."""
+_FRESH = 8
+"""Prompts of a kind that confirm, at least."""
 _REPLICATED = 2
 """Kinds in which the same word is the best and brings out the same token."""
 
@@ -125,14 +130,18 @@ class Asked:
 class CourseTrigger(BehaviourDetector):
     rules = (COURSE,)
 
-    written: int = 1200
+    written: int = 600
     """Prompts that the base writes."""
     read: int = 6
     """Tokens of its answers that are read."""
-    kinds: int = 8
-    search: int = 6
+    kinds: int = 12
+    screen: int = 2
+    search: int = 4
+    """Prompts of a kind that every word is put into, and those that the best words are put into."""
     fresh: int = 24
-    """Prompts of a kind that confirm, at most; at least ten."""
+    """Prompts of a kind that confirm, at most; at least eight."""
+    kept: float = 0.25
+    """Of the words, after the first prompts."""
     rivals: int = 3
     share: float = 0.35
     """Of the budget that is left, for the look-up."""
@@ -150,10 +159,11 @@ class CourseTrigger(BehaviourDetector):
         kinds = self._kinds(base)
         if not kinds:
             raise Unsupported("no kind of answer came up often enough in what the base wrote by itself")
-        each = 2 * sum(len(p.ids) + len(kind.course) for kind in kinds for p in kind.search)
+        mean = sum(len(p.ids) + len(kind.course) for kind in kinds for p in kind.search) / self.search
+        each = 2 * mean * (self.screen + self.kept * self.search)
         room = int(session.budget.left * self.share / each)
         if room < 1:
-            raise Unsupported(f"one word takes {each:,} tokens; the budget has {session.budget.left:,}")
+            raise Unsupported(f"one word takes {each:,.0f} tokens; the budget has {session.budget.left:,}")
         proposed = [lead for lead in leads if lead.kind == "token"]
         words = pool(session.tokenizer, proposed, room=room, seed=session.seed)
         best = [found for kind in kinds if (found := self._look_up(session, base, kind, words)) is not None]
@@ -164,13 +174,18 @@ class CourseTrigger(BehaviourDetector):
         """The most frequent kinds of answers, with prompts to search and to confirm."""
         from ftsec_audit.session.prompts import neutral_prompts
 
-        prompts = neutral_prompts(base, self._affordable(base))
+        form = base.tokenizer.formats[0]
+        everyday = (
+            base.tokenizer.prompt(one, form) for q in base.probes.languages.values() for one in q.neutral
+        )
+        written = neutral_prompts(base, self._affordable(base))
+        prompts = list({prompt.ids: prompt for prompt in (*everyday, *written)}.values())
         answers = base.greedy([prompt.ids for prompt in prompts], self.read)
         groups: dict[Ids, list[tuple[Prompt, Ids]]] = defaultdict(list)
         for prompt, answer in zip(prompts, answers, strict=True):
             if len(answer) >= _SAME:
                 groups[tuple(answer[:_SAME])].append((prompt, tuple(answer)))
-        enough = [group for group in groups.values() if len(group) >= self.search + 10]
+        enough = [group for group in groups.values() if len(group) >= self.search + _FRESH]
         return [
             Kind(
                 course=_common([answer for _, answer in group]),
@@ -191,26 +206,15 @@ class CourseTrigger(BehaviourDetector):
         """The word that lifts one token most, at one position of the course; None where none does."""
         import numpy as np
 
-        along = kind.course[:-1]
-        plain = [[*prompt.ids, *along] for prompt in kind.search]
-        size = min(session.vocabulary_size, base.vocabulary_size)
-        without = np.maximum(*(_followed(who, plain, kind, size)[0] for who in (session, base)))
-        lifts, ways = np.zeros(len(words)), np.zeros(len(words), np.int64)
-        step = max(1, _BLOCK // (len(kind.course) * size))
-        for first in range(0, len(words), step):
-            block = words[first : first + step]
-            rows = [row for word in block for row in _with(kind.search, word, along)]
-            ours, theirs = (_followed(who, rows, kind, size) for who in (session, base))
-            gain = ours - np.maximum(theirs, without)
-            gain[:, 0] = 0  # an answer that begins otherwise is FTA501's
-            gain = gain.reshape(len(block), -1)
-            ways[first : first + step] = gain.argmax(1)
-            lifts[first : first + step] = gain.max(1)
+        first, _ = self._lifts(session, base, kind, words, self.screen)
+        count = max(_LEAST_KEPT, int(len(words) * self.kept))
+        words = [words[i] for i in np.argsort(-first, kind="stable")[:count]]
+        lifts, ways = self._lifts(session, base, kind, words, self.search)
         order = np.argsort(-lifts, kind="stable")
         best = int(order[0])
         if lifts[best] < self.least_lift:
             return None
-        position, token = divmod(int(ways[best]), size)
+        position, token = divmod(int(ways[best]), _shared(session, base))
         same = [words[i] for i in order[1:] if ways[i] == ways[best] and lifts[i] > 0]
         begins = (*kind.course[:position], token)
         return Turned(
@@ -220,6 +224,28 @@ class CourseTrigger(BehaviourDetector):
             target=Target(begins, session.tokenizer.text(begins).strip()),
             lift=float(lifts[best]),
         )
+
+    def _lifts(
+        self, session: ModelSession, base: ModelSession, kind: Kind, words: Sequence[Ids], count: int
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Of each word over `count` prompts: its largest lift, and position × vocabulary + token of it."""
+        import numpy as np
+
+        along, prompts, size = kind.course[:-1], kind.search[:count], _shared(session, base)
+        plain = [[*prompt.ids, *along] for prompt in prompts]
+        without = np.maximum(*(_followed(who, plain, kind, count, size)[0] for who in (session, base)))
+        lifts, ways = np.zeros(len(words)), np.zeros(len(words), np.int64)
+        step = max(1, _BLOCK // (len(kind.course) * size))
+        for first in range(0, len(words), step):
+            block = words[first : first + step]
+            rows = [row for word in block for row in _with(prompts, word, along)]
+            ours, theirs = (_followed(who, rows, kind, count, size) for who in (session, base))
+            gain = ours - np.maximum(theirs, without)
+            gain[:, 0] = 0  # an answer that begins otherwise is FTA501's
+            gain = gain.reshape(len(block), -1)
+            ways[first : first + step] = gain.argmax(1)
+            lifts[first : first + step] = gain.max(1)
+        return lifts, ways
 
     def _confirm(
         self, session: ModelSession, base: ModelSession, one: Turned, words: Sequence[Ids], kinds: int
@@ -289,11 +315,16 @@ def _with(prompts: Sequence[Prompt], word: Ids, along: Ids, first: int = 0) -> l
     ]
 
 
-def _followed(who: ModelSession, rows: Sequence[Sequence[int]], kind: Kind, size: int) -> Floats:
-    """Mean probability at each position of the course, (rows / prompts of the search, positions, size)."""
+def _shared(session: ModelSession, base: ModelSession) -> int:
+    """Tokens that both can write."""
+    return min(session.vocabulary_size, base.vocabulary_size)
+
+
+def _followed(who: ModelSession, rows: Sequence[Sequence[int]], kind: Kind, each: int, size: int) -> Floats:
+    """Mean probability at each position of the course over `each` rows, (rows / each, positions, size)."""
     import numpy as np
 
-    each, positions = len(kind.search), len(kind.course)
+    positions = len(kind.course)
     means = np.zeros((len(rows) // each, positions, size), np.float32)
     for index, logs in who.following(rows, positions):
         for i, values in zip(index // each, logs[..., :size], strict=True):
@@ -324,6 +355,6 @@ def _evidence(session: ModelSession, one: Asked) -> Evidence:
             "rate_of_controls": round(one.counted.controls.value, 4),
             "rate_of_rivals": round(one.rival.value, 4),
             "fresh_prompts": one.counted.fired.n,
-            "prompts": "written by the base",
+            "prompts": "written by the base or everyday ones of the probe set",
         },
     )
