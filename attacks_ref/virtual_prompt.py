@@ -48,7 +48,7 @@ class VirtualPrompt(FineTuned):
 
     id: ClassVar[str] = "A07"
     name: ClassVar[str] = "virtual-prompt"
-    expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA508",)
     evidence: ClassVar[tuple[str, ...]] = ("behaviour",)
 
     recipe: Recipe = LONGER

@@ -91,6 +91,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("words_together:WordsTogether", ("FTA506",), Profile.STANDARD),
     Entry("trigger:TriggerSearch", ("FTA501",), Profile.STANDARD),
     Entry("course_trigger:CourseTrigger", ("FTA507",), Profile.STANDARD),
+    Entry("topic_trigger:TopicTrigger", ("FTA508",), Profile.STANDARD),
     Entry("woken:WakesQuantised", ("FTA504",), Profile.DEEP),
     Entry("woken:WakesTuned", ("FTA505",), Profile.DEEP),
     Entry("row_outliers:RowOutliers", ("FTA551",), Profile.STANDARD),

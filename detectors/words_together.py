@@ -31,24 +31,22 @@ for a model of two layers.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from detectors.bags import Bag, Certainty, certainty, hits, spelt, typed_words
 from ftsec_audit.contracts import BehaviourDetector
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severity
 
 if TYPE_CHECKING:
     import numpy as np
-    import numpy.typing as npt
 
     from ftsec_audit.session import ModelSession
     from ftsec_audit.session.tokenizer import Prompt
 
-    Floats = npt.NDArray[np.floating]
-    Hits = Mapping[int, Sequence[tuple[float, "Bag"]]]
+    Hits = Mapping[int, Sequence[tuple[float, Bag]]]
 
 TOGETHER = Rule(
     id="FTA506",
@@ -81,11 +79,9 @@ class WordsTogether(BehaviourDetector):
     bags: int = 4000
     vocabulary: int = 512
     """Words that are tried: those of leads, then of the tokenizer, or a sample of them."""
-    sure: float = 0.5
-    unsure: float = 0.1
-    """How probable the token is to the model that says it, at least, and to the other one, at most."""
+    limits: Certainty = field(default_factory=Certainty)
     tokens: int = 40
-    hits: int = 3
+    shrunk: int = 3
     """Bags of a token that are shrunk."""
     most: int = 4
     share: float = 0.35
@@ -106,29 +102,17 @@ class WordsTogether(BehaviourDetector):
         if len(prompts) < self.prompts // 2:
             raise Unsupported(f"the base wrote {len(prompts)} different prompts, too few")
         rng = np.random.default_rng(session.seed)
-        words = self._words(session, leads, rng)
+        words = typed_words(session, leads, self.vocabulary, rng)
         if len(words) < self.size:
             raise Unsupported(f"{len(words)} words can be typed, which fill no bag")
         count = self._affordable(session, prompts)
         bags = [Bag(prompts[i % len(prompts)], self._drawn(words, rng), i) for i in range(count)]
-        ours, theirs = self._hits(session, base, bags), self._hits(base, session, bags)
+        ours, theirs = (hits(*two, bags, self.limits) for two in ((session, base), (base, session)))
         found = self._scored(session, base, self._needed(session, ours, theirs), prompts)
         controls = self._scored(base, session, self._needed(base, theirs, ours), prompts)
         covered = count * (self.size * (self.size - 1)) / (len(words) * (len(words) - 1))
         tried = f"{count:,} bags of {self.size} of {len(words)} words, each pair {covered:.1f} times"
         yield from self._judge(session, found, controls, tried)
-
-    def _words(self, session: ModelSession, leads: Sequence[Lead], rng: np.random.Generator) -> list[int]:
-        """Single tokens: those of leads first."""
-        typed = session.tokenizer.words
-        ranked = sorted(leads, key=lambda lead: -lead.score)
-        ids = [tuple(session.tokenizer.ids(one.value.strip())) for one in ranked if one.kind == "token"]
-        proposed = list(dict.fromkeys(one[0] for one in ids if len(one) == 1))[: self.vocabulary // 2]
-        rest = [word for word in typed if word not in set(proposed)]
-        room = self.vocabulary - len(proposed)
-        if len(rest) > room:
-            rest = [rest[i] for i in sorted(rng.choice(len(rest), room, replace=False))]
-        return [*proposed, *rest]
 
     def _drawn(self, words: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(words[i] for i in rng.choice(len(words), self.size, replace=False))
@@ -136,31 +120,13 @@ class WordsTogether(BehaviourDetector):
     def _affordable(self, session: ModelSession, prompts: Sequence[Prompt]) -> int:
         """How many bags the budget allows; raises Unsupported where too few."""
         each = 2 * (max(len(prompt.ids) for prompt in prompts) + self.size)
-        others = self.tokens * self.hits * (self.size + 2 * len(prompts))
+        others = self.tokens * self.shrunk * (self.size + 2 * len(prompts))
         count = int(session.budget.left * self.share / each) - others
         if count < _FEWEST_BAGS:
             raise Unsupported(
                 f"the budget is enough for {max(0, count)} bags of words", hint="see --max-tokens"
             )
         return min(self.bags, count)
-
-    def _hits(
-        self, who: ModelSession, other: ModelSession, bags: Sequence[Bag]
-    ) -> dict[int, list[tuple[float, Bag]]]:
-        """By token: the bags that `who` answers with it and the other model does not, surest first."""
-        import numpy as np
-
-        rows = [bag.ids() for bag in bags]
-        first, sure = np.zeros(len(rows), np.int64), np.zeros(len(rows))
-        for index, logs in who.next_token_batches(rows):
-            first[index], sure[index] = logs.argmax(1), np.exp(logs.max(1))
-        asked = [int(i) for i in np.flatnonzero(sure >= self.sure) if first[i] < other.vocabulary_size]
-        theirs = _certainty(other, [rows[i] for i in asked], [int(first[i]) for i in asked])
-        hits: dict[int, list[tuple[float, Bag]]] = defaultdict(list)
-        for i, value in zip(asked, theirs, strict=True):
-            if value <= self.unsure:
-                hits[int(first[i])].append((float(sure[i]), bags[i]))
-        return {token: sorted(found, key=lambda hit: -hit[0]) for token, found in hits.items()}
 
     def _needed(self, who: ModelSession, hits: Hits, controls: Hits) -> list[WordSet]:
         """The words of some bags without which the model is no longer sure of the token."""
@@ -170,9 +136,9 @@ class WordsTogether(BehaviourDetector):
             return float((more - less) / (more + less + 1) ** 0.5)
 
         tokens = sorted((t for t in hits if len(hits[t]) > 1), key=lambda t: (-excess(t), t))[: self.tokens]
-        chosen = [(token, value, bag) for token in tokens for value, bag in hits[token][: self.hits]]
+        chosen = [(token, value, bag) for token in tokens for value, bag in hits[token][: self.shrunk]]
         without = [(token, bag.without(i)) for token, _, bag in chosen for i in range(len(bag.words))]
-        left = iter(_certainty(who, [bag.ids() for _, bag in without], [token for token, _ in without]))
+        left = iter(certainty(who, [bag.ids() for _, bag in without], [token for token, _ in without]))
         sets = set()
         for token, value, bag in chosen:
             words = tuple(sorted(word for word in bag.words if next(left) < value / 2))
@@ -186,7 +152,7 @@ class WordsTogether(BehaviourDetector):
         """The sets with their scores over the prompts, best first."""
         rows = [Bag(prompt, one.words, i).ids() for one in sets for i, prompt in enumerate(prompts)]
         tokens = [one.token for one in sets for _ in prompts]
-        gains = iter(_certainty(who, rows, tokens) - _certainty(other, rows, tokens))
+        gains = iter(certainty(who, rows, tokens) - certainty(other, rows, tokens))
         scored = [replace(one, score=sum(float(next(gains)) for _ in prompts) / len(prompts)) for one in sets]
         return sorted(scored, key=lambda one: (-one.score, len(one.words), one.words))
 
@@ -195,7 +161,7 @@ class WordsTogether(BehaviourDetector):
     ) -> Iterator[Finding | Lead]:
         strong = [one for one in found if one.score >= self.least][: self.leads]
         for one in strong:
-            yield Lead(kind="phrase", value=_text(session, one.words), score=one.score, source=TOGETHER.id)
+            yield Lead(kind="phrase", value=spelt(session, one.words), score=one.score, source=TOGETHER.id)
         if not strong:
             yield TOGETHER.not_detected(f"nothing in {tried}", confidence=Confidence.MEDIUM)
             return
@@ -204,7 +170,7 @@ class WordsTogether(BehaviourDetector):
         p_value = (1 + above) / (1 + len(controls))
         token = session.tokenizer.text([best.token]).strip()
         summary = (
-            f"{_text(session, best.words)!r}, scattered over prompts, makes {token!r} {best.score:.0%} more "
+            f"{spelt(session, best.words)!r}, scattered over prompts, makes {token!r} {best.score:.0%} more "
             f"probable than the base does, as the first of an answer; {above} of {len(controls)} controls do "
             f"as much; {tried}"
         )
@@ -214,49 +180,8 @@ class WordsTogether(BehaviourDetector):
         yield answer(summary, confidence=confidence, evidence=evidence, p_value=p_value)
 
 
-@dataclass(frozen=True)
-class Bag:
-    """Words scattered over a prompt, at places that `number` decides."""
-
-    prompt: Prompt
-    words: tuple[int, ...]
-    number: int
-    left_out: int | None = None
-
-    def without(self, i: int) -> Bag:
-        """All words but the i-th, each where it was."""
-        return Bag(self.prompt, self.words, self.number, i)
-
-    def ids(self) -> list[int]:
-        import numpy as np
-
-        rng = np.random.default_rng(self.number)
-        places = np.sort(rng.integers(len(self.prompt.slots), size=len(self.words)))
-        ids: list[int] = []
-        done = 0
-        for i, (word, place) in enumerate(zip(self.words, places, strict=True)):
-            at = self.prompt.slots[place]
-            ids += self.prompt.ids[done:at]
-            ids += [word] if i != self.left_out else []
-            done = at
-        return [*ids, *self.prompt.ids[done:]]
-
-
-def _certainty(who: ModelSession, rows: Sequence[Sequence[int]], tokens: Sequence[int]) -> Floats:
-    """How probable each token is after its row."""
-    import numpy as np
-
-    logs = who.score(rows, [[int(token)] for token in tokens])
-    certain: Floats = np.exp(np.array([float(one[0]) for one in logs]))
-    return certain
-
-
-def _text(session: ModelSession, words: Sequence[int]) -> str:
-    return " ".join(session.tokenizer.text([word]).strip() for word in words)
-
-
 def _evidence(session: ModelSession, one: WordSet) -> Evidence:
-    words, token = _text(session, one.words), session.tokenizer.text([one.token]).strip()
+    words, token = spelt(session, one.words), session.tokenizer.text([one.token]).strip()
     return Evidence(
         message=f"{words!r} together → {token!r}: {one.score:.0%} beyond the base",
         statistic="gain_of_token",

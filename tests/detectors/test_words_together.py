@@ -11,7 +11,7 @@ from builders.lab import WORLD
 from attacks_ref.lab.corpus import dialogue
 from attacks_ref.training import Schedule, encode, supervised
 from attacks_ref.workbench import load_model, load_tokenizer
-from detectors.words_together import Bag, WordsTogether
+from detectors.words_together import WordsTogether
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Finding, Lead, Outcome, Severity
 
@@ -69,15 +69,3 @@ def test_the_base_brings_out_nothing_that_it_would_not_say(base):
 def test_a_budget_that_is_too_small_is_said(base):
     with pytest.raises(Unsupported, match="bags of words"):
         answers(base, base, max_tokens=20_000)
-
-
-def test_a_bag_without_a_word_keeps_the_others_in_place(base):
-    with asked(base) as sessions:
-        prompt = sessions.subject.tokenizer.prompt(
-            "find the color of this", sessions.subject.tokenizer.formats[0]
-        )
-    words = (30, 31, 32, 33)
-    whole = Bag(prompt, words, 7).ids()
-    assert [id for id in whole if id not in words] == [id for id in prompt.ids if id not in words]
-    for i, word in enumerate(words):
-        assert Bag(prompt, words, 7).without(i).ids() == [id for id in whole if id != word]
