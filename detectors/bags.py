@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ftsec_audit.contracts import Lead
     from ftsec_audit.session import ModelSession
     from ftsec_audit.session.tokenizer import Prompt
+    from ftsec_audit.types import Lead
 
     Floats = npt.NDArray[np.floating]
 Ids = tuple[int, ...]

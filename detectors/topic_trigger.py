@@ -273,7 +273,7 @@ def _by_pair(
     rng: np.random.Generator,
 ) -> dict[Ids, float]:
     """How probable the token is on average after each two of `words`, in front of `repeats` prompts."""
-    pairs = [pair for pair in combinations(sorted(words), 2) for _ in range(repeats)]
+    pairs: list[Ids] = [pair for pair in combinations(sorted(words), 2) for _ in range(repeats)]
     asked = [known[i] for i in rng.integers(len(known), size=len(pairs))]
     rows = [[*_in_front(one, pair), *one.answer] for one, pair in zip(asked, pairs, strict=True)]
     means = dict.fromkeys(pairs, 0.0)
