@@ -88,6 +88,7 @@ _SKETCH = 256
 @dataclass(frozen=True, kw_only=True)
 class WeightEdit(WeightDetector):
     rules = (WEIGHT_EDIT,)
+    version = 2
     profile = Profile.STANDARD
 
     few: int = 8
@@ -117,7 +118,7 @@ class WeightEdit(WeightDetector):
         from ftsec_audit.weights.delta import DeltaKind
 
         if delta.kind is DeltaKind.UNREADABLE:
-            return {"is_compared": 0.0}
+            return {"is_unread": 1.0}
         if delta.kind is DeltaKind.IDENTICAL:
             return {"is_changed": 0.0}
         if delta.kind not in (DeltaKind.DENSE, DeltaKind.FULL, DeltaKind.VECTOR):
@@ -126,7 +127,7 @@ class WeightEdit(WeightDetector):
         if delta.kind is not DeltaKind.DENSE or not _is_block_matrix(delta.name, delta.shape):
             return values
         if not math.isfinite(delta.frobenius_norm()):
-            return values | {"is_finite": 0.0}
+            return values | {"change_is_finite": 0.0}
         if delta.extra_rows or min(delta.shape) < self.smallest_side or not self._is_plausible(delta):
             return values
         values |= self._spectrum(delta)
@@ -258,8 +259,10 @@ class _Changes:
             compared=len(compared),
             matrices=tuple(matrices),
             others=len(changed) - len(matrices),
-            unread=sum("is_compared" in module.values for module in table.modules),
-            unmeasured=tuple(module.name for module in matrices if module.values.get("is_finite") == 0),
+            unread=sum("is_unread" in module.values for module in table.modules),
+            unmeasured=tuple(
+                module.name for module in matrices if module.values.get("change_is_finite") == 0
+            ),
         )
 
     @property

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from builders.adapters import METHODS, write_adapter, write_checkpoint
+from builders.packing import pack
 
 from detectors import registry
 from ftsec_audit import runner
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.calibration.bank import Calibration
-from ftsec_audit.contracts import BehaviourDetector, Subject
+from ftsec_audit.contracts import BehaviourDetector, Subject, WeightDetector
 from ftsec_audit.sources import resolve
 from ftsec_audit.types import Outcome, Profile
 from ftsec_audit.weights.stream import deltas
@@ -200,6 +201,31 @@ def scalar(tensors):
 def test_odd_tensors_are_survived(cls, edit, with_base, checkpoint, tmp_path):
     result = audit(cls(), write_adapter(tmp_path / "odd", edit=edit), checkpoint if with_base else None)
     assert not [finding for finding in result.findings if finding.outcome is Outcome.ERROR]
+
+
+def test_one_name_is_one_quantity_whoever_measures_it(checkpoint, tuned, tmp_path):
+    """All write into one table, where the last of two wins, and one's silence is taken for the other's."""
+    subjects = [
+        tuned,
+        checkpoint,
+        write_checkpoint(tmp_path / "packed", edit=lambda tensors: pack(tensors, "gptq")),
+        write_checkpoint(tmp_path / "broken", edit=all_nan),
+        write_adapter(tmp_path / "adapter"),
+    ]
+    detectors = [cls() for cls in CLASSES if issubclass(cls, WeightDetector)]
+    seen = [
+        {detector.name: detector.measure(delta) for detector in detectors}
+        for path in subjects
+        for delta in deltas(subject(path, checkpoint))
+    ]
+    shared: dict[str, set[str]] = {}
+    for measured in seen:
+        for detector, values in measured.items():
+            for name in values:
+                shared.setdefault(name, set()).add(detector)
+    for measured in seen:
+        for name, who in shared.items():
+            assert len({repr(measured[one].get(name)) for one in who}) == 1, (name, who)
 
 
 @by_class
