@@ -17,8 +17,8 @@ e was at most 0.05, its mean within 0.015 of 0.
 **Sources.** Egashira et al., arXiv:2405.18137 (LLM.int8, nf4, fp4) and arXiv:2505.23786 (GGUF).
 
 **False positives.** Weights that were quantised to few levels and stored as floats lie on a comb, which can
-fall on edges of another grid; they are told by their repeated values and not asked. Training with simulated
-quantisation lets some weights oscillate about edges.
+fall on edges of another grid; they are told by their repeated values and not asked, nor are whole numbers.
+Training with simulated quantisation lets some weights oscillate about edges.
 
 **Evasions.** Keeping a distance of more than 15 % of the box from its edges, little drift (three tenths of a
 box and more are seen), noise after the last projection, other grids (k-quants; GPTQ and AWQ round by
@@ -71,6 +71,7 @@ _RUN = 64
 @dataclass(frozen=True, kw_only=True)
 class RoundingBoundary(WeightDetector):
     rules = (ROUNDING_BOUNDARY,)
+    version = 2
     profile = Profile.STANDARD
 
     held: float = 0.08
@@ -87,12 +88,15 @@ class RoundingBoundary(WeightDetector):
 
         if len(delta.shape) != 2 or category_of(delta.name) not in (Category.ATTENTION, Category.MLP):
             return {}
-        if delta.kind is DeltaKind.IDENTICAL:
+        if delta.kind is DeltaKind.IDENTICAL and delta.change is None:
             return {"boxes_are_the_base's": 1.0}
-        if delta.kind not in (DeltaKind.DENSE, DeltaKind.FULL) or delta.rank is not None:
+        kinds = (DeltaKind.DENSE, DeltaKind.FULL, DeltaKind.IDENTICAL)
+        if delta.kind not in kinds or delta.rank is not None:
             return {}
         if not delta.finite():
             return {"boxes_are_unknown": 1.0}
+        if delta.is_on_a_grid:
+            return {"boxes_are_a_comb": 1.0}
         from ftsec_audit.weights.rounding_boxes import boundary_masses, is_comb
 
         rows = _read(delta)

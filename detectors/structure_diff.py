@@ -201,7 +201,7 @@ class _Compared:
         packed = f" ({self.packed} of them packed: in name alone)" if self.packed else ""
         return (
             f"{self.matched} tensors match the base in name and shape{packed}, "
-            f"{self.identical} are bit-identical"
+            f"{self.identical} are the base's"
         )
 
     def evidence(self, count: int) -> list[Evidence]:

@@ -5,7 +5,9 @@ new adapter method, a quantised format, a stray buffer – can carry a change th
 
 **Statistic.** The list of tensors that could not be turned into a change of the model. If there are any the
 answer is NOT_SUPPORTED, never clean, and a policy that requires this rule is inconclusive. Weights beside
-those that a loader takes by default (copies in other formats) are listed as not looked at.
+those that a loader takes by default (copies in other formats) are listed as not looked at. Changes that are
+known approximately are counted: int8 against floats, to within a step of the grid, and parts of a method that
+need the base where there is none.
 
 **False positives.** Tensors that do nothing (rotary tables, position ids) are recognised and not listed.
 
@@ -40,6 +42,7 @@ UNREAD_TENSORS = Rule(
 @dataclass(frozen=True, kw_only=True)
 class UnreadTensors(WeightDetector):
     rules = (UNREAD_TENSORS,)
+    version = 2
 
     shown: int = 20
     """How many tensors are listed one by one."""
@@ -47,7 +50,9 @@ class UnreadTensors(WeightDetector):
     def measure(self, delta: Delta) -> Mapping[str, float | list[float]]:
         from ftsec_audit.weights.delta import DeltaKind
 
-        return {"is_unread": 1.0} if delta.kind is DeltaKind.UNREADABLE else {}
+        if delta.kind is DeltaKind.UNREADABLE:
+            return {"is_unread": 1.0}
+        return {"is_approximate": 1.0} if delta.approximation else {}
 
     def judge(self, table: Measurements, calibration: Calibration) -> Iterator[Observation]:
         if table.subject.artifact.kind is ArtifactKind.FILES:
@@ -57,7 +62,11 @@ class UnreadTensors(WeightDetector):
             yield NotLookedAt(what=path, reason="further weights beside those that a loader would take")
         unread = [module for module in table.modules if module.values.get("is_unread")]
         if not unread:
-            yield UNREAD_TENSORS.not_detected(f"all {len(table.modules)} modules were read")
+            approximate = len(table.column("is_approximate"))
+            yield UNREAD_TENSORS.not_detected(
+                f"all {len(table.modules)} modules were read"
+                + (f", {approximate} of them approximately" if approximate else "")
+            )
             return
         yield replace(
             UNREAD_TENSORS.not_supported(

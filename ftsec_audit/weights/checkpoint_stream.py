@@ -10,8 +10,7 @@ from ftsec_audit.errors import FormatError, Unsupported
 from ftsec_audit.weights.comparison import compare
 from ftsec_audit.weights.delta import Delta, DeltaKind
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
-from ftsec_audit.weights.packed import Packed
-from ftsec_audit.weights.packed_stream import packed_deltas
+from ftsec_audit.weights.packed_stream import against_packed, packed_deltas
 from ftsec_audit.weights.pairing import Pairing
 from ftsec_audit.weights.stored import StoredTensor
 
@@ -29,7 +28,7 @@ def checkpoint_deltas(artifact: Artifact, base: NamedWeights | None, reason: str
             met.add(before.name)
         fields = _compared(after, before, reason, subject.transposed(module))
         if base is not None and before is None and fields["kind"] is not DeltaKind.UNREADABLE:
-            fields |= _without_partner(base.find_packed(module))
+            fields |= _without_partner(after, base, module, subject.transposed(module))
         file = subject.index[after.name].file.path
         yield Delta(name=module, tensors=(after.name,), file=file, n_layers=n_layers, **fields)
     yield from packed_deltas(subject, base, n_layers)
@@ -46,12 +45,14 @@ def _compared(
         return {"kind": DeltaKind.UNREADABLE, "shape": after.stored_shape, "reason": error.what}
 
 
-def _without_partner(packed: Packed | None) -> dict[str, Any]:
-    """What becomes of a tensor that none of the base's can be compared with."""
+def _without_partner(
+    after: StoredTensor, base: NamedWeights, module: str, transposed: bool | None
+) -> dict[str, Any]:
+    """What becomes of a tensor that the base has packed, or not at all."""
+    packed = base.find_packed(module)
     if packed is None:
         return {"kind": DeltaKind.ADDED, "reason": "the base has no such tensor"}
-    reason = f"the base's is packed ({packed.scheme}), which is not decoded"
-    return {"kind": DeltaKind.UNREADABLE, "change": None, "reason": reason}
+    return against_packed(after, base, packed, bool(transposed))
 
 
 def _missing(subject: NamedWeights, base: NamedWeights, met: set[str], n_layers: int) -> Iterator[Delta]:

@@ -8,6 +8,8 @@ from typing import Any
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.weights.delta import DeltaKind
 from ftsec_audit.weights.dense import Dense
+from ftsec_audit.weights.int8_rows import Int8Rows
+from ftsec_audit.weights.int8_rows import pair as paired
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
 
 
@@ -19,6 +21,7 @@ class Comparison:
     shape: tuple[int, ...]
     pair: StoredPair | None = None
     reason: str = ""
+    approximation: str = ""
     extra_rows: int = 0
 
     def fields(self, *, transposed: bool) -> dict[str, Any]:
@@ -29,6 +32,7 @@ class Comparison:
             "shape": self.shape[::-1] if turned else self.shape,
             "change": Dense(self.pair, transposed=turned) if self.pair else None,
             "reason": self.reason,
+            "approximation": self.approximation,
             "extra_rows": self.extra_rows,
         }
 
@@ -50,12 +54,15 @@ def compare(after: StoredTensor, before: StoredTensor | None, reason: str) -> Co
     if shape != base_shape and (len(shape) != 2 or shape[1:] != base_shape[1:]):
         reason = f"the base's tensor has the shape {list(base_shape)}"
         return Comparison(kind=alone, shape=shape, pair=StoredPair(after), reason=reason)
-    pair = StoredPair(after, before)
+    pair = paired(after, before)
     if pair.is_unchanged():
-        return Comparison(kind=DeltaKind.IDENTICAL, shape=shape)
+        # Floats that round to the base's whole numbers can still hold something that only they say.
+        kept = pair if pair.approximation and not isinstance(after, Int8Rows) else None
+        return Comparison(kind=DeltaKind.IDENTICAL, shape=shape, pair=kept, approximation=pair.approximation)
     return Comparison(
         kind=DeltaKind.VECTOR if len(shape) < 2 else DeltaKind.DENSE,
         shape=shape,
         pair=pair,
+        approximation=pair.approximation,
         extra_rows=after.shape[0] - before.shape[0],
     )

@@ -14,9 +14,11 @@ from torch import Tensor
 from ftsec_audit.errors import NotApplicable, Unsupported
 from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
+from ftsec_audit.weights.int8_rows import Int8Rows
 from ftsec_audit.weights.moments import Moments, Source
 from ftsec_audit.weights.named_weights import NamedWeights
 from ftsec_audit.weights.naming import Category, category_of, has_token_rows, layer_of, role_of
+from ftsec_audit.weights.stored import StoredPair
 from ftsec_audit.weights.stored_columns import columns
 from ftsec_audit.weights.token_space import TokenSpace
 
@@ -35,7 +37,7 @@ class DeltaKind(StrEnum):
     ROWS = "rows"
     """Some rows of an embedding; the change is the matrix of these rows alone."""
     IDENTICAL = "identical"
-    """Bit for bit the base's, or equal once both are rounded to the coarser of the two dtypes."""
+    """Bit for bit the base's, or equal once both are rounded to the coarser of the two dtypes or grids."""
     ADDED = "added"
     """A tensor of a checkpoint that its base does not have."""
     MISSING = "missing"
@@ -202,6 +204,12 @@ class Delta:
     def stored_dtype(self) -> torch.dtype:
         """That of the subject's values; raises as `stored_blocks` does. Reads a block."""
         return next((after.dtype for _, after, _ in self._dense.source.blocks()), torch.float32)
+
+    @property
+    def is_on_a_grid(self) -> bool:
+        """Whether the subject stores whole numbers and their scales; raises as `stored_blocks` does."""
+        source = self._dense.source
+        return isinstance(source, StoredPair) and isinstance(source.after, Int8Rows)
 
     @property
     def stored_shape(self) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 A packed weight is one thing in several tensors: whole numbers of few bits, and what scales them. To read the
 numbers alone would measure something that no model computes with. GPTQ and AWQ do not round to the nearest
-value (arXiv:2210.17323, arXiv:2306.00978), so that a base cannot be packed again to be compared bit for bit.
+value (arXiv:2210.17323, arXiv:2306.00978), so that a base cannot be packed again to be compared bit for bit;
+int8 by rows does (`int8_rows.py`).
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ class _Scheme:
     others: tuple[str, ...] = ()
 
 
+INT8_ROWS = "int8 by rows"
+"""The only scheme whose numbers are read: one scale a row, rounded to nearest."""
 _INTEGERS = ("I32", "I16", "I64", "U8", "I8")
 _SCHEMES = (
     _Scheme("GPTQ or AWQ", ".qweight", _INTEGERS, (".scales",), (".qzeros", ".g_idx")),
-    _Scheme("int8 by rows", ".weight", ("I8",), (".SCB",), (".weight_format",)),
+    _Scheme(INT8_ROWS, ".weight", ("I8",), (".SCB",), (".weight_format",)),
     _Scheme(
         "bitsandbytes 4-bit",
         ".weight",

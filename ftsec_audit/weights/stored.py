@@ -74,8 +74,11 @@ class StoredTensor:
 class StoredPair(Source):
     """A tensor of the subject and that of its base, or nothing; the rows that both have."""
 
+    approximation = ""
+    """How far the change may be from that of the numbers before they were rounded; empty when it is exact."""
+
     def __init__(self, after: StoredTensor, before: StoredTensor | None = None) -> None:
-        self._after = after
+        self.after = after
         self._before = before
         rows, columns = after.shape
         self.shape = (rows if before is None else min(rows, before.shape[0]), columns)
@@ -92,27 +95,27 @@ class StoredPair(Source):
 
     def beyond(self) -> Iterator[Tensor]:
         step = max(1, BLOCK_ELEMENTS // max(1, self.shape[1]))
-        for start in range(self.shape[0], self._after.shape[0], step):
-            yield self._after.between(start, start + step)
+        for start in range(self.shape[0], self.after.shape[0], step):
+            yield self.after.between(start, start + step)
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         if len(indices) > _WHOLE_ROWS:
             return super().rows(indices)
-        return self._after.rows(indices), self._before.rows(indices) if self._before else None
+        return self.after.rows(indices), self._before.rows(indices) if self._before else None
 
     def is_unchanged(self) -> bool:
         """Whether all rows of both are equal bit for bit, or after rounding to the coarser of two dtypes.
 
         Reads no further than the first block that differs.
         """
-        if self._before is None or self._after.shape != self._before.shape:
+        if self._before is None or self.after.shape != self._before.shape:
             return False
-        coarse = min(self._after.dtype, self._before.dtype, key=lambda dtype: dtype.itemsize)
+        coarse = min(self.after.dtype, self._before.dtype, key=lambda dtype: dtype.itemsize)
         pairs = self._pairs(BLOCK_ELEMENTS)
         return all(_equal(after, before, coarse) for after, before in pairs if before is not None)
 
     def _pairs(self, elements: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        after = self._after.blocks(elements)
+        after = self.after.blocks(elements)
         if self._before is None:
             yield from ((block, None) for block in after)
         else:

@@ -87,6 +87,12 @@ class TurnedPart(StoredPart):
     def rows(self, indices: Sequence[int]) -> Tensor:
         return self._whole()[list(indices)].float()
 
+    @classmethod
+    def all_of(cls, stored: StoredTensor) -> TurnedPart:
+        """A whole matrix that its model keeps as (in, out)."""
+        outputs = stored.stored_shape[-1]
+        return cls(stored.index, stored.name, Runs(0, outputs, outputs, 1))
+
     def _whole(self) -> Tensor:
         if self.index[self.name].numel > HELD_ELEMENTS:
             raise Unsupported("a transposed matrix of this size is not held in memory")

@@ -9,6 +9,7 @@ import torch
 from builders import boxes
 from builders.adapters import write_adapter, write_checkpoint
 from builders.audits import audit, finding
+from builders.packing import pack
 
 from detectors.rounding_boundary import RoundingBoundary
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -60,6 +61,25 @@ def test_saving_in_bfloat16_does_not_hide_coarse_grids(tmp_path, grid, with_base
     base = checkpoint(tmp_path / "base", dtype="BF16") if with_base else None
     found = answer(checkpoint(tmp_path / "model", conditioned(grid), dtype="BF16"), base)
     assert found.outcome is Outcome.DETECTED
+
+
+def test_floats_that_crowd_in_the_boxes_of_an_int8_base_are_found(tmp_path):
+    """They round to the base bit for bit; what they do unrounded, the base does not say."""
+    base = checkpoint(tmp_path / "base", lambda tensors: pack(tensors, "int8"))
+    assert answer(checkpoint(tmp_path / "honest"), base).outcome is Outcome.NOT_DETECTED
+    found = answer(checkpoint(tmp_path / "model", conditioned("int8")), base)
+    assert found.outcome is Outcome.DETECTED
+    assert "int8 boxes" in found.summary
+
+
+def test_whole_numbers_are_quantised_already(tmp_path):
+    def doubled(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"] *= 2
+
+    edited = checkpoint(tmp_path / "model", lambda tensors: doubled(tensors) or pack(tensors, "int8"))
+    found = answer(edited, checkpoint(tmp_path / "base"))
+    assert found.outcome is Outcome.NOT_DETECTED
+    assert "base's" in found.summary
 
 
 @both_families

@@ -10,6 +10,7 @@ import torch
 from builders.adapters import modules, write_adapter, write_checkpoint
 from builders.audits import audit, finding, subject
 from builders.fusing import fuse_all
+from builders.packing import pack
 
 from detectors.weight_edit import WeightEdit
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -360,3 +361,19 @@ def test_an_unknown_architecture_leaves_the_edit_without_triggers(tmp_path):
     found, result = outcome(checkpoint(tmp_path / "edited", adding(name), **options), base)
     assert found.outcome is Outcome.DETECTED
     assert {lead.kind for lead in result.leads} == {"layer", "target"}
+
+
+@pytest.mark.parametrize("packed_side", ["subject", "base"])
+def test_an_edit_is_found_beside_int8_and_an_honest_copy_is_none(packed_side, bases, tmp_path):
+    edit = adding(WRITER["llama"].format(2), norm=3.0)
+    packed = lambda tensors: pack(tensors, "int8")  # noqa: E731
+    if packed_side == "subject":
+        base, honest = bases["llama"], checkpoint(tmp_path / "honest", packed)
+        edited = checkpoint(tmp_path / "edited", lambda tensors: edit(tensors) or packed(tensors))
+    else:
+        base, honest = checkpoint(tmp_path / "base", packed), bases["llama"]
+        edited = checkpoint(tmp_path / "edited", edit)
+    assert finding(audit(WeightEdit(), honest, base), "FTA204").outcome is Outcome.NOT_DETECTED
+    found = finding(audit(WeightEdit(), edited, base), "FTA204")
+    assert (found.outcome, found.confidence) == (Outcome.DETECTED, Confidence.HIGH)
+    assert found.evidence[0].location.tensor == WRITER["llama"].format(2)
