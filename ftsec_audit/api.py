@@ -24,13 +24,14 @@ from ftsec_audit.types import Profile, Report, Rule
 
 if TYPE_CHECKING:
     from detectors.registry import Entry
+    from ftsec_audit.artifact import Artifact
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.calibration.build import Built
     from ftsec_audit.calibration.pack import Provenance
     from ftsec_audit.formats.dialogues import Dialogues
     from ftsec_audit.policy import Policy
     from ftsec_audit.runner import Audit, OpenSessions
-    from ftsec_audit.session import KeptBase, Sessions
+    from ftsec_audit.session import Backend, KeptBase, Sessions
     from ftsec_audit.sources.transfer import Transfer
     from ftsec_audit.suppress import Baseline, IgnoreFile
     from ftsec_audit.weights.delta import Delta
@@ -88,7 +89,8 @@ def scan_with(
     )
     if transfer.requests and options.progress:
         options.progress.note(f"transferred {transfer.bytes:,} bytes in {transfer.requests} requests")
-    report = replace(report, seed=options.seed)
+    limits = (*report.limits, *_asked_elsewhere(planned.subject.artifact, options.backend))
+    report = replace(report, seed=options.seed, limits=limits)
     return judged(report, judge, ignore_file=options.ignore_file, baseline=options.baseline)
 
 
@@ -119,6 +121,14 @@ def _audit(
         cache=MeasurementCache(default_root()) if options.cache and limit is None else None,
         sessions=_opener(subject, options, planned.profile, kept_base),
     )
+
+
+def _asked_elsewhere(artifact: Artifact, backend: Backend) -> Iterator[str]:
+    """What to say where the model that is asked is not the one whose weights are measured."""
+    graph = artifact.exported() if backend == "onnx" else None
+    if graph is not None and graph is not artifact:
+        measured, asked = artifact.weight_files[0].path, graph.weight_files[0].path
+        yield f"asked was {asked}, measured {measured}: whether they are the same model was not compared"
 
 
 def _rows(dataset: Path) -> Dialogues:
@@ -273,6 +283,7 @@ def _opener(
         from ftsec_audit.session import SessionOptions, open_sessions
 
         how = SessionOptions(
+            backend=options.backend,
             device=options.device,
             seed=options.seed,
             max_tokens=options.max_tokens,

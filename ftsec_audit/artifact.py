@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,19 @@ class Artifact:
 
         file = self.weight_files[0]
         return onnx.read(file.open(), where=file.path)
+
+    def exported(self) -> Artifact | None:
+        """The same files, with the model exported to ONNX as their model; None where there is none."""
+        from ftsec_audit.recognition import graph_beside
+
+        if self.kind is ArtifactKind.EXPORTED:
+            return self
+        graph = graph_beside(self)
+        if graph is None:
+            return None
+        return replace(
+            self, kind=ArtifactKind.EXPORTED, weight_files=(graph,), adapter=None, shard_index=None
+        )
 
     @cached_property
     def digest(self) -> str:

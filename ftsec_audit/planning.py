@@ -70,8 +70,15 @@ def plan(
     deselected = selection.deselected(every_rule)
     # What is left out of a rule that was deselected is a finding, which takes the rule's own words.
     wanted = [one for one in entries if one.profile <= profile or not deselected.isdisjoint(one.rules)]
+    subject = _subject(reference, options, profile, transfer)
+    if options.backend == "onnx" and subject.artifact.exported() is None:
+        raise UsageError(
+            "holds no ONNX graph of a model to be asked",
+            where=reference,
+            hint="model.onnx or onnx/model.onnx beside config.json; without --backend onnx torch asks it",
+        )
     return Plan(
-        subject=_subject(reference, options, profile, transfer),
+        subject=subject,
         detectors=tuple(entry.load()() for entry in wanted),
         deselected=deselected,
         profile=profile,

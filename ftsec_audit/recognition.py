@@ -249,6 +249,14 @@ def _checkpoint(folder: _Folder) -> _Model | None:
     return _Model(kind=ArtifactKind.CHECKPOINT, weights=weights)
 
 
+def graph_beside(artifact: Artifact) -> ArtifactFile | None:
+    """The graph that exporters would put beside a checkpoint with a configuration."""
+    if artifact.kind is not ArtifactKind.CHECKPOINT or "model_type" not in (artifact.config or {}):
+        return None
+    folder = artifact.weight_files[0].path.removesuffix(artifact.weight_files[0].name)
+    return next(filter(None, (artifact.file(folder + name) for name in _GRAPHS)), None)
+
+
 def _exported(folder: _Folder, graphs: Mapping[str, ArtifactFile]) -> _Model | None:
     """The exported model of a folder, where exporters put it beside the configuration it was made from."""
     places = (f"{folder.path}{name}" for name in _GRAPHS)

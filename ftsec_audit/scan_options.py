@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ftsec_audit.calibration.bank import Calibration
     from ftsec_audit.contracts import Progress
     from ftsec_audit.policy import Policy
+    from ftsec_audit.session import Backend
     from ftsec_audit.signing import RequiredSignature
     from ftsec_audit.stacks import Further
     from ftsec_audit.suppress import Baseline, IgnoreFile
@@ -62,6 +63,8 @@ class ScanOptions:
     hash_everything: bool = False
     """Whether each file gets a digest, also those that a scan need not read."""
 
+    backend: Backend = "auto"
+    """What runs the model: `onnx` only its exported graph, `torch` never one, `auto` what it is."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     seed: int = 0

@@ -47,8 +47,8 @@ _WHERE_ONLY = frozenset(
 )
 """Parameters that do not belong to the command that reproduces one target's report."""
 _SAME_NAME = (
-    *("no_base", "parent", "stack", "profile", "select", "ignore", "offline", "max_bytes", "device", "seed"),
-    *("max_tokens", "probes", "show_prompts", "languages", "dataset"),
+    *("no_base", "parent", "stack", "profile", "select", "ignore", "offline", "max_bytes", "seed"),
+    *("backend", "device", "max_tokens", "probes", "show_prompts", "languages", "dataset"),
 )
 """Parameters of the command that are fields of `ScanOptions`."""
 _JUDGING = ("policy", "fail_on", "strict", "ignorefile", "baseline")

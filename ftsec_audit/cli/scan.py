@@ -93,6 +93,14 @@ class ScanCommand(click.Command):
     "--max-bytes", type=size, metavar="SIZE", help="Read at most this much of artifact and base: 500MB, 2GiB."
 )
 @option("--max-time", type=duration, metavar="DURATION", help="Stop after this long: 90s, 5m.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="What runs the model. onnx: its ONNX graph, by onnxruntime, also where other weights lie beside it. "
+    "torch: never a graph. auto: the graph only where there is nothing else.",
+)
 @option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:1.")
 @option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
 @option(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from ftsec_audit import probes
 from ftsec_audit.artifact import Artifact, ArtifactKind
@@ -20,6 +21,7 @@ from ftsec_audit.session.kept import KeptBase
 from ftsec_audit.session.model import ModelSession
 from ftsec_audit.types import Profile
 
+Backend = Literal["auto", "torch", "onnx"]
 _WORK = {Profile.QUICK: 0.0, Profile.STANDARD: 1.2e13, Profile.DEEP: 4e14}
 """Floating-point operations that the probes of a profile may take: two a parameter and token."""
 _FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 3_000_000, Profile.DEEP: 60_000_000}
@@ -36,6 +38,8 @@ _GRAPH_MEMORY = 2 << 30
 class SessionOptions:
     """How an audit opens its models."""
 
+    backend: Backend = "auto"
+    """What runs the subject: onnxruntime what is exported and torch the rest, or one of the two only."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     seed: int = 0
@@ -74,6 +78,7 @@ def open_sessions(
     from ftsec_audit.session.staging import stage, stage_graph
     from ftsec_audit.session.tokenizer import Tokenizer
 
+    subject = _by_backend(subject, options.backend)
     progress = progress or Progress()
     device = _device(options.device, subject)
     on_gpu = device.startswith("cuda")
@@ -148,6 +153,23 @@ def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:
 def _tokens(profile: Profile, parameters: int, *, on_gpu: bool) -> int:
     work = _WORK[profile] * (_FASTER if on_gpu else 1)
     return int(max(_FEWEST, min(_MOST[profile], work / (2 * max(1, parameters)))))
+
+
+def _by_backend(subject: Subject, backend: Backend) -> Subject:
+    """The subject as it is to be run; raises Unsupported where that backend cannot."""
+    if backend == "onnx":
+        graph = subject.artifact.exported()
+        if graph is None:
+            raise Unsupported("has no ONNX graph to be asked", where=subject.artifact.reference)
+        return replace(subject, artifact=graph)
+    for part in filter(None, (subject.artifact, subject.base)):
+        if backend == "torch" and part.kind is ArtifactKind.EXPORTED:
+            raise Unsupported(
+                "is an ONNX graph, which torch does not run",
+                where=part.reference,
+                hint="use --backend auto or onnx",
+            )
+    return subject
 
 
 def _device(asked: str, subject: Subject) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from builders import graphs
@@ -9,10 +11,10 @@ from builders.behaviour import asked, subject, tiny_base
 from builders.exports import exported, graph_folder
 
 import ftsec_audit as fa
-from ftsec_audit.errors import FormatError, Unsupported
+from ftsec_audit.errors import FormatError, Unsupported, UsageError
 from ftsec_audit.session import SessionOptions, open_sessions
 from ftsec_audit.session.copies import copied
-from ftsec_audit.session.exported import run_graph
+from ftsec_audit.session.exported import ExportedModel, run_graph
 from ftsec_audit.session.scrambled import scrambled
 from ftsec_audit.types import Outcome
 
@@ -161,8 +163,8 @@ def test_bytes_of_any_kind_are_refused_without_harm(base, with_past, tmp_path):
             continue
 
 
-def outcomes(path, base, rules):
-    report = fa.scan(str(path), base=str(base), select=rules, device="cpu", cache=False)
+def outcomes(path, base, rules, **options):
+    report = fa.scan(str(path), base=str(base), select=rules, device="cpu", cache=False, **options)
     asked = (finding for finding in report.findings if finding.rule.startswith(tuple(rules)))
     return {finding.rule: (finding.outcome, finding.summary) for finding in asked}
 
@@ -180,3 +182,36 @@ def test_a_scan_does_not_load_a_graph_that_reaches_outside(base, tmp_path):
     found = outcomes(export, base, ["FTA407", "FTA602"])
     assert found["FTA407"][0] == Outcome.DETECTED
     assert found["FTA602"][0] == Outcome.NOT_SUPPORTED and "FTA407" in found["FTA602"][1]
+
+
+def test_torch_never_runs_a_graph(base, with_past):
+    options = SessionOptions(backend="torch", device="cpu")
+    with pytest.raises(Unsupported, match="torch does not run"), open_sessions(subject(with_past), options):
+        pass
+    with pytest.raises(Unsupported, match="torch does not run"):
+        open_sessions(subject(base, with_past), options).__enter__()
+    found = outcomes(with_past, base, ["FTA602"], backend="torch")
+    assert found["FTA602"][0] == Outcome.NOT_SUPPORTED
+    assert "torch does not run" in found["FTA602"][1]
+
+
+def test_a_graph_beside_other_weights_is_asked_when_it_is_demanded(base, tmp_path):
+    both = exported(base, tmp_path / "both", name="onnx/model.onnx")
+    shutil.copy(base / "model.safetensors", both)
+    with asked(both, base) as sessions:
+        assert not isinstance(sessions.subject.model, ExportedModel)
+        expected = sessions.subject.next_token(ROWS)
+    with asked(both, base, backend="onnx") as sessions:
+        assert isinstance(sessions.subject.model, ExportedModel)
+        assert not isinstance(sessions.base.model, ExportedModel)
+        np.testing.assert_allclose(sessions.subject.next_token(ROWS), expected, atol=1e-4)
+    report = fa.scan(str(both), base=str(base), select=["FTA101"], backend="onnx", cache=False)
+    assert report.findings[0].outcome is Outcome.NOT_DETECTED
+    assert any("onnx/model.onnx" in limit and "model.safetensors" in limit for limit in report.limits)
+
+
+def test_demanding_a_graph_where_there_is_none_is_the_users_error(base):
+    with pytest.raises(UsageError, match="no ONNX graph"):
+        fa.plan(str(base), backend="onnx", no_base=True)
+    with pytest.raises(UsageError, match="no ONNX graph"):
+        fa.scan(str(base), backend="onnx", no_base=True, profile="quick")
