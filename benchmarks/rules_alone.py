@@ -38,6 +38,8 @@ def said(
         _kept=kept,
     )
     for finding in report.findings:
+        if not finding.rule.startswith(tuple(rules)):
+            continue
         details = finding.evidence[0].details if finding.evidence else {}
         yield {
             "key": sample.key,
