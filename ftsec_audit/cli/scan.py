@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftsec_audit.cli import exit_codes, terminal
-from ftsec_audit.cli.gate import Gate, scan_options
 from ftsec_audit.cli.options import (
     comma_list,
     duration,
@@ -196,6 +195,8 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     [tool.ftsec-audit] in pyproject.toml of the working directory; a flag wins over a variable, a variable
     over a file.
     """
+    from ftsec_audit.cli.gate import Gate
+
     if options["verbose"] > 1:
         terminal.log_debugging()
     targets = _folders(options["targets"]) if options["folders"] else options["targets"]
@@ -236,6 +237,7 @@ def _of_target(target: str) -> tuple[Model, ...]:
 
 def _dry_run(models: Iterable[Model], options: dict[str, Any]) -> int:
     from ftsec_audit import api
+    from ftsec_audit.cli.gate import scan_options
 
     codes = [exit_codes.OK]
     for model in models:
