@@ -49,7 +49,7 @@ def plan(reference: str, options: ScanOptions | None = None, **keywords: Any) ->
 
 @takes_scan_options
 def scan(reference: str, options: ScanOptions | None = None, **keywords: Any) -> Report:
-    """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`.
+    """Audit one artifact: a directory, a file, `org/model`, `org/model@rev`, `hf://…`, `s3://…`.
 
     The keywords are the fields of `ScanOptions`, which says what each means. Raises UsageError for bad
     arguments and SourceError when there is nothing to audit; everything that goes wrong later is part of

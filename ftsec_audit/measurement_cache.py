@@ -121,14 +121,17 @@ class MeasurementCache:
 
 
 def identity_of_subject(artifact: Artifact) -> str:
-    """A name that no other content can have: repository and commit, or a digest of every byte; else empty."""
-    if not Path(artifact.resolved).is_absolute():
+    """A name that no other content can have: repository and commit, or a digest of every byte; else empty.
+
+    What a bucket says of its objects is no such name for whoever can write to it: an ETag is often an MD5.
+    """
+    if not Path(artifact.resolved).is_absolute() and not artifact.resolved.startswith("s3://"):
         return artifact.resolved
     return artifact.digest if artifact.digest.startswith("sha256:") else ""
 
 
 def identity_of_base(base: Artifact) -> str:
-    """Repository and commit, or what the file system says of each file.
+    """Repository and commit, the state of a bucket, or what the file system says of each file.
 
     The base is chosen by the user, and far larger than the little of it that is read: it is not hashed
     whole for the sake of a cache.

@@ -31,8 +31,11 @@ from ftsec_audit.waiver import ExpiringWaiver, RulePrefix
 
 SHIPPED = ("default", "strict", "permissive")
 
-_PINNED = re.compile(r"@([0-9a-f]{40}|[0-9a-f]{64})(/|$)|^models:/+[^/@]+/\d+(/|$)")
-"""A full commit, or the number of a version in a registry."""
+_PINNED = re.compile(
+    r"^(?!s3://).*@([0-9a-f]{40}|[0-9a-f]{64})(/|$)|^models:/+[^/@]+/\d+(/|$)|^s3://.*@[0-9a-f]{64}$",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A full commit, the number of a version in a registry, or the state of a bucket's listing."""
 
 
 class _Part(BaseModel):

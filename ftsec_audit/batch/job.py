@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -138,12 +138,15 @@ def detections(report: Report) -> tuple[Detected, ...]:
 
 
 def repository(reference: str) -> str:
-    """`org/model` of a reference to the Hub, `models:/name` of one to MLflow; any other as it is."""
-    from ftsec_audit.sources.references import parse_hub
+    """`org/model` of a reference to the Hub, `models:/name` of one to MLflow, one to a bucket without its
+    state; any other as it is."""
+    from ftsec_audit.sources.references import is_stored, parse_hub, parse_stored
 
     if reference.startswith("models:/"):
         return "/".join(reference.split("/")[:2])
     try:
+        if is_stored(reference):
+            return str(replace(parse_stored(reference), state=""))
         return parse_hub(reference).repository
     except SourceError:
         return reference

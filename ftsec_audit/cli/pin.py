@@ -23,7 +23,9 @@ def command(models: Path, check: bool, offline: bool) -> int:
     """Write into a list of models the commit that each branch or tag is now.
 
     Models and bases are pinned; comments, order and layout of the file stay as they are. Local paths have
-    no commit and are left alone. To move on to a newer commit, put the branch back and pin again.
+    no commit and are left alone. What s3://bucket/prefix holds has none either: it gets the state of its
+    listing, with which it is refused once an object was added, replaced or removed. To move on to a newer
+    commit, put the branch back and pin again.
 
     \b
     Examples:

@@ -172,8 +172,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     """Audit adapters and checkpoints before they are deployed.
 
     TARGET is a directory, a file, org/model, org/model@revision, hf://org/model@revision/folder,
-    models:/name/version or models:/name@alias of the MLflow registry at MLFLOW_TRACKING_URI, or - to read
-    references from standard input. Nothing from a target is executed, imported or unpickled.
+    models:/name/version or models:/name@alias of the MLflow registry at MLFLOW_TRACKING_URI,
+    s3://bucket/prefix, or - to read references from standard input. Nothing from a target is executed,
+    imported or unpickled.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftsec_audit.contracts import Progress
-from ftsec_audit.sources.references import LocalReference, MlflowReference, parse
+from ftsec_audit.sources.references import LocalReference, MlflowReference, S3Reference, parse
 
 if TYPE_CHECKING:
     from ftsec_audit.artifact import Artifact
@@ -26,8 +26,8 @@ def resolve(
     progress: Progress | None = None,
     transfer: Transfer | None = None,
 ) -> Artifact:
-    """What `reference` names: a directory, a file, `org/model@rev`, `hf://org/model@rev/folder`, or
-    `models:/name/3`.
+    """What `reference` names: a directory, a file, `org/model@rev`, `hf://org/model@rev/folder`,
+    `models:/name/3`, or `s3://bucket/prefix`.
 
     `transfer` counts what came over the network, also later when files are opened. Raises SourceError.
     """
@@ -40,6 +40,10 @@ def resolve(
         from ftsec_audit.sources.mlflow import resolve_mlflow
 
         return resolve_mlflow(parsed, reference, offline=offline, progress=progress)
+    if isinstance(parsed, S3Reference):
+        from ftsec_audit.sources.s3 import resolve_s3
+
+        return resolve_s3(parsed, reference, offline=offline, progress=progress, transfer=transfer)
     from ftsec_audit.sources.connection import Connection
     from ftsec_audit.sources.hub import resolve_hub
 

@@ -8,23 +8,20 @@ detour for the next range, is asked without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ftsec_audit.errors import SourceError
+from ftsec_audit.sources import resumed
 from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.hub_errors import explained, network_errors
 from ftsec_audit.sources.listing import ListedFile, Listing
+from ftsec_audit.sources.resumed import Position, Sink
 from ftsec_audit.sources.transfer import Attempts
-
-Sink = Callable[[bytes], object]
 
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+|\*)$")
 _EXPIRED = frozenset((400, 401, 403, 404, 410))
 """How storage hosts answer a signed address whose time is over."""
-_HEADWAY = 64 << 10
-"""Bytes an attempt must bring for the failures before it to be forgiven: no server drips forever."""
 
 
 class ByteRanges:
@@ -50,22 +47,14 @@ class ByteRanges:
         """Hand bytes `start` to `stop` (exclusive) to `sink`, in order, each once; raises SourceError."""
         connection = self._connection
         attempts = Attempts(connection.backoff, connection.transfer)
-        position = _Position(start, stop, sink)
         with explained(self.where, endpoint=connection.endpoint):
-            while position.at < stop:
-                before = position.at
-                failure: Exception = ConnectionError("the answer ended early")
-                try:
-                    with connection.transfer.counting():
-                        self._stream(position)
-                except network_errors() as error:
-                    failure = error
-                if position.at - before >= _HEADWAY:
-                    attempts.progressed()
-                if position.at < stop:
-                    attempts.failed(failure)
+            resumed.fetch(Position(start, stop, sink), self._counted, attempts, network_errors())
 
-    def _stream(self, position: _Position) -> None:
+    def _counted(self, position: Position) -> None:
+        with self._connection.transfer.counting():
+            self._stream(position)
+
+    def _stream(self, position: Position) -> None:
         """One request from `position` on. It may end early without an error; the caller asks again."""
         from huggingface_hub import get_session, hf_raise_for_status
 
@@ -102,21 +91,6 @@ class ByteRanges:
         if not match or int(match.group(1)) != start or match.group(2) not in ("*", str(self.size)):
             raise SourceError("the server sent another part of the file than was asked for", where=self.where)
         return 0
-
-
-class _Position:
-    """How far a fetch has come, whatever breaks in between."""
-
-    def __init__(self, start: int, stop: int, sink: Sink) -> None:
-        self.at = start
-        self.stop = stop
-        self._sink = sink
-
-    def take(self, chunk: bytes) -> None:
-        piece = chunk[: self.stop - self.at]
-        if piece:
-            self._sink(piece)
-            self.at += len(piece)
 
 
 def _origin(address: str) -> tuple[str, str]:

@@ -17,13 +17,14 @@ from ftsec_audit.files import ArtifactFile
 from ftsec_audit.sources import resolve
 from ftsec_audit.sources.connection import Connection
 from ftsec_audit.sources.hub import HubOpener, list_hub
-from ftsec_audit.sources.references import HubReference, parse
+from ftsec_audit.sources.references import HubReference, S3Reference, parse
 
 
 def pinned(artifact: Artifact) -> str:
     """A reference that means these bytes; for a folder of this machine its absolute path."""
     resolved = artifact.resolved
-    return resolved if Path(resolved).is_absolute() or resolved.startswith("models:/") else f"hf://{resolved}"
+    names_all = Path(resolved).is_absolute() or resolved.startswith(("models:/", "s3://"))
+    return resolved if names_all else f"hf://{resolved}"
 
 
 def content_identity(artifact: Artifact) -> str:
@@ -54,7 +55,7 @@ class Glance:
 def glance(
     reference: str, *, offline: bool = False, connect: Callable[[], Connection] | None = None
 ) -> Glance:
-    """Of a Hub reference by its listing alone, in one request and without opening a file.
+    """Of a reference to the Hub or a bucket by its listing alone, without opening a file.
 
     `connect` hands out a connection that several glances share. Raises SourceError.
     """
@@ -65,6 +66,12 @@ def glance(
         if found and (identity := _listed_identity((f.path, f.size, f.blob) for f in found.files)):
             size = sum(file.size for file in found.files)
             return Glance(pinned=f"hf://{found.resolved}", identity=identity, size=size, answer=found.answer)
+    if isinstance(parsed, S3Reference):
+        from ftsec_audit.sources.s3 import list_s3
+
+        stored = list_s3(parsed, reference, offline=offline)
+        name, size = str(stored.reference), sum(listed.size for listed in stored.objects.values())
+        return Glance(pinned=name, identity=name, size=size)
     return at_length(resolve(reference, offline=offline))
 
 

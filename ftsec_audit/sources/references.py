@@ -1,10 +1,12 @@
 """The grammar of references: what a user may write to name a model.
 
-    reference  = local path | registered | [ "hf://" [ "models/" ] ] repository
-                 [ "@" revision ] [ "/" folder ]
+    reference  = local path | registered | stored
+               | [ "hf://" [ "models/" ] ] repository [ "@" revision ] [ "/" folder ]
     repository = [ organisation "/" ] name
     registered = "models:/" name ( "/" number | "@" alias ) [ "/" folder ]
+    stored     = "s3://" bucket [ "/" prefix ] [ "@" state ]
     revision   = branch, tag or commit; "refs/pr/7" is understood, any other "/" is written "%2F"
+    state      = 64 hexadecimal digits, as a report names them
 
 A local path wins when it exists or starts with `/`, `./`, `../` or `~`; nothing else is looked up on disk.
 """
@@ -26,6 +28,10 @@ _REGISTERED = re.compile(
     r"^models:/+(?P<name>[^/@:]+)(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z][\w.-]{0,254}))"
     r"(?:/(?P<folder>.+))?$",
     re.ASCII,
+)
+_STORED = re.compile(
+    r"^s3://(?P<bucket>[A-Za-z0-9][\w.-]{1,253}[A-Za-z0-9])(?:/(?P<prefix>.*?))?(?:@(?P<state>[0-9a-f]{64}))?$",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
 )
 _GRAMMAR_HINT = "write org/model, org/model@revision, hf://org/model@revision/folder or ./path"
 
@@ -60,7 +66,22 @@ class MlflowReference:
         return f"models:/{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
 
 
-Reference = LocalReference | HubReference | MlflowReference
+@dataclass(frozen=True, kw_only=True)
+class S3Reference:
+    """The objects below a prefix of a bucket, or one object."""
+
+    bucket: str
+    prefix: str = ""
+    """Of keys, up to a `/` that is not part of it, or a whole key; empty means the whole bucket."""
+    state: str = ""
+    """What the objects have to be, by a digest of their listing; empty means whatever they are now."""
+
+    def __str__(self) -> str:
+        place = f"s3://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+        return place + (f"@{self.state}" if self.state else "")
+
+
+Reference = LocalReference | HubReference | MlflowReference | S3Reference
 
 
 def parse(reference: str, *, revision: str | None = None) -> Reference:
@@ -71,6 +92,10 @@ def parse(reference: str, *, revision: str | None = None) -> Reference:
         return _local(reference, revision)
     if reference.startswith("models:/"):
         return _registered(reference, revision)
+    if is_stored(reference):
+        if revision:
+            raise SourceError("a bucket has no revision", where=reference, hint=f"leave out {revision}")
+        return parse_stored(reference)
     parsed = parse_hub(reference)
     if revision and parsed.revision and revision != parsed.revision:
         raise SourceError(
@@ -84,6 +109,11 @@ def parse(reference: str, *, revision: str | None = None) -> Reference:
 def is_explicit_path(reference: str) -> bool:
     """Whether `reference` can only be meant as a local path."""
     return reference in (".", "..", "~") or reference.startswith(("/", "./", "../", "~/"))
+
+
+def is_stored(reference: str) -> bool:
+    """Whether `reference` is meant as a place in an object store."""
+    return reference[:5].lower() == "s3://"
 
 
 def is_repository(text: str) -> bool:
@@ -111,6 +141,15 @@ def parse_hub(reference: str) -> HubReference:
             "neither an existing path nor the name of a Hub repository", where=reference, hint=_GRAMMAR_HINT
         )
     return HubReference(repository=repository, revision=revision, folder=folder)
+
+
+def parse_stored(reference: str) -> S3Reference:
+    """Parse a reference to an object store; raises SourceError."""
+    match = _STORED.match(reference)
+    if match is None:
+        raise SourceError("no place in a bucket", where=reference, hint="write s3://bucket/prefix")
+    prefix = (match["prefix"] or "").removesuffix("/")
+    return S3Reference(bucket=match["bucket"], prefix=prefix, state=(match["state"] or "").lower())
 
 
 def _registered(reference: str, revision: str | None) -> MlflowReference:

@@ -5,8 +5,25 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Protocol
 
-from ftsec_audit.sources.byte_range import ByteRanges
+from ftsec_audit.sources.resumed import Sink
+
+
+class Ranges(Protocol):
+    """Any part of one remote file."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def where(self) -> str:
+        """Its name, which no other file of the same store of blocks has."""
+        ...
+
+    def fetch(self, start: int, stop: int, sink: Sink) -> None:
+        """Hand bytes `start` to `stop` (exclusive) to `sink`, in order, each once; raises SourceError."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +64,13 @@ class BlockStore:
 
 
 class RemoteBytes:
-    """A `ByteReader` over HTTP ranges.
+    """A `ByteReader` over ranges of a remote file.
 
     A read costs one request per run of blocks that are not in memory. The blocks of a single read are
     fetched as asked for; only a read that continues the previous one fetches ahead, twice as far each time.
     """
 
-    def __init__(self, ranges: ByteRanges, store: BlockStore, blocking: Blocking | None = None) -> None:
+    def __init__(self, ranges: Ranges, store: BlockStore, blocking: Blocking | None = None) -> None:
         self._ranges = ranges
         self._store = store
         self._blocking = blocking or Blocking()

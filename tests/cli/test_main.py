@@ -13,7 +13,18 @@ from ftsec_audit import api, cli
 from ftsec_audit.cli import exit_codes
 from ftsec_audit.types import Verdict
 
-HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "rich", "jinja2", "huggingface_hub", "sklearn")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "pydantic",
+    "rich",
+    "jinja2",
+    "huggingface_hub",
+    "sklearn",
+    "boto3",
+)
 
 
 def imported_by(code: str) -> set[str]:

@@ -42,7 +42,7 @@ def test_hub_references(text: str, repository: str, revision: str, folder: str) 
         "org/mo del",
         "org/model@main/../../x",
         "hf://datasets/org/data",
-        "s3://bucket/key",
+        "gs://bucket/key",
         "https://example.org/org/model",
         "models:/name",
         "models:/name/1/../../x",

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import random
 
-from ftsec_audit.sources.byte_range import Sink
 from ftsec_audit.sources.remote_bytes import Blocking, BlockStore, RemoteBytes
+from ftsec_audit.sources.resumed import Sink
 
 
 class Ranges:
@@ -26,13 +26,13 @@ CAPACITY = 1024
 
 def reader(size: int) -> tuple[RemoteBytes, Ranges]:
     ranges = Ranges(random.Random(0).randbytes(size))
-    return RemoteBytes(ranges, BlockStore(CAPACITY), BLOCKING), ranges  # type: ignore[arg-type]
+    return RemoteBytes(ranges, BlockStore(CAPACITY), BLOCKING), ranges
 
 
 def test_every_read_equals_the_slice() -> None:
     store = BlockStore(CAPACITY)
     ranges = Ranges(random.Random(0).randbytes(10_000))
-    remote = RemoteBytes(ranges, store, BLOCKING)  # type: ignore[arg-type]
+    remote = RemoteBytes(ranges, store, BLOCKING)
     choose = random.Random(1)
     for _ in range(2000):
         offset, length = choose.randrange(0, 10_100), choose.choice((0, 1, 63, 64, 65, 700, 5000))
@@ -91,7 +91,7 @@ def test_files_that_share_a_store_never_mix_their_blocks() -> None:
     store = BlockStore(CAPACITY)
     first, second = Ranges(b"a" * 500), Ranges(b"b" * 500)
     second.where = "another file"
-    readers = [RemoteBytes(ranges, store, BLOCKING) for ranges in (first, second)]  # type: ignore[arg-type]
+    readers = [RemoteBytes(ranges, store, BLOCKING) for ranges in (first, second)]
     for _ in range(2):
         assert [reader.read_at(10, 2) for reader in readers] == [b"aa", b"bb"]
     assert first.asked == second.asked == [(0, 64)]
@@ -99,5 +99,5 @@ def test_files_that_share_a_store_never_mix_their_blocks() -> None:
 
 def test_a_store_smaller_than_one_read_costs_requests_but_no_bytes_are_lost() -> None:
     ranges = Ranges(random.Random(2).randbytes(5000))
-    remote = RemoteBytes(ranges, BlockStore(64), BLOCKING)  # type: ignore[arg-type]
+    remote = RemoteBytes(ranges, BlockStore(64), BLOCKING)
     assert remote.read_at(7, 4000) == ranges.data[7:4007]
