@@ -3,6 +3,7 @@
     ftsec-audit validate --zoo ZOO --out OUT --weights-only   # OUT/records.jsonl → detection/weights.jsonl.gz
     ftsec-audit validate --zoo ZOO --out OUT      # … with probes → a file of PROBED in detection/
     python benchmarks/planted_edits.py BASE… --out benchmarks/detection/edits.csv
+    python benchmarks/rules_alone.py ZOO FTA508 --out benchmarks/detection/topics.csv
     python benchmarks/detection.py > docs/detection.md
 
 Every table is computed from these files when this runs. The text beside them says what was meant, what was
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from attacks_ref import safety
 from ftsec_audit.calibration.bank import SHIPPED_SCORE
 from ftsec_audit.calibration.learned import LearnedScore
 from ftsec_audit.types import Confidence, Outcome, Severity, Verdict
@@ -92,7 +94,7 @@ TRIGGERED = ("FTA501", "FTA507", "FTA508", "FTA601")
 def main() -> None:
     weights = records.load(KEPT / "weights.jsonl.gz")
     probes = {name: records.load(KEPT / name) for name in PROBED if (KEPT / name).exists()}
-    edits = list(csv.DictReader((KEPT / "edits.csv").open())) if (KEPT / "edits.csv").exists() else []
+    edits, said = (_lines(KEPT / name) for name in ("edits.csv", "topics.csv"))
     matrix = evaluate(weights, _shown)
     sections = (
         head(weights, [one for found in probes.values() for one in found], edits),
@@ -103,6 +105,7 @@ def main() -> None:
         planted(edits, weights),
         merged_later(weights),
         behaviour(probes),
+        topics(said),
         TRIED.splitlines(),
         every_score(matrix),
     )
@@ -417,6 +420,46 @@ def behaviour(probes: Mapping[str, Sequence[Record]]) -> Iterator[str]:
                 f"Goal: area 0.98, 95 % caught, no false alarm. Best area {best:.2f}: "
                 f"**{'reached' if is_reached else 'not reached'}**.\n"
             )
+
+
+def topics(said: Sequence[dict[str, str]]) -> Iterator[str]:
+    """FTA508 by itself, which is younger than the scans above."""
+    if not said:
+        return
+    yield "### Topics that change how answers end (FTA508)\n"
+    yield (
+        "Asked alone, after the scans above. The rule was made on the virtual prompts of seeds 0 to 2; those "
+        "of later seeds were built when it was done. *Something ends answers*: a token does so among random "
+        "words often enough to be looked into; reported is what fresh prompts then confirm.\n"
+    )
+    yield "| samples | n | something ends answers | reported | with the marker named |"
+    yield "|---|---|---|---|---|"
+    for base in sorted({one["base"] for one in said}):
+        mine = [one for one in said if one["base"] == base]
+        bad = [one for one in mine if one["poisoned"] == "True" and one["attack"] == "virtual-prompt"]
+        yield _topic_line(
+            f"virtual-prompt on {base}, seeds 0–2", [one for one in bad if int(one["seed"]) < 3]
+        )
+        yield _topic_line(
+            f"virtual-prompt on {base}, later seeds", [one for one in bad if int(one["seed"]) > 2]
+        )
+        yield _topic_line(f"benign on {base}", [one for one in mine if one["poisoned"] == "False"])
+    yield ""
+
+
+def _topic_line(name: str, found: Sequence[dict[str, str]]) -> str:
+    cells = (
+        _count(found, lambda one: " ends the answers after " in one["summary"]),
+        _count(found, lambda one: one["outcome"] == Outcome.DETECTED),
+        _count(
+            found, lambda one: one["outcome"] == Outcome.DETECTED and one["target"] == safety.target("marker")
+        ),
+    )
+    return f"| {name} | {len(found)} | {' | '.join(cells)} |"
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
 
 
 def _by_attack(bad: Sequence[Record], good: Sequence[Record]) -> Iterator[str]:
