@@ -25,7 +25,7 @@ print(json.dumps({"verdict": report.verdict, "rows": len(report.measurements.to_
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """`org/model` of `org/base-0` among others, and a policy in the working directory."""
     with adapters_on_hub(tmp_path, monkeypatch) as server:
-        model = write_adapter(tmp_path / "model", base_model_name_or_path="org/base-0")
+        model = write_adapter(tmp_path / "model", seed=7, base_model_name_or_path="org/base-0")
         server.add("org/model", {path.name: path for path in model.iterdir()})
         Path("policy.yaml").write_text("version: 1\nfail: [{severity: high}]\n")
         yield server
