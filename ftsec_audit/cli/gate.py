@@ -104,7 +104,15 @@ class Gate:
         """The exit code: of several models, the most decisive."""
         # Not strict: there are fewer answers than models once a scan was interrupted.
         answered = zip(self._models, self._answers(), strict=False)
-        codes = [self._settle(model, answer) for model, answer in answered]
+        codes: list[int] = []
+        try:
+            for model, answer in answered:
+                codes.append(self._settle(model, answer))
+        except KeyboardInterrupt:  # between two scans; within one, its report says so
+            if not codes:
+                raise
+            terminal.complain("interrupted before every target had a report")
+            codes.append(exit_codes.INCONCLUSIVE)
         if self._destinations.failures:
             codes.append(exit_codes.COULD_NOT_RUN)
         return exit_codes.worst(codes)

@@ -17,6 +17,8 @@ import torch
 from builders.adapters import write_adapter, write_checkpoint
 
 from ftsec_audit import cli
+from ftsec_audit.batch import in_order
+from ftsec_audit.scan_options import ScanOptions
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +308,21 @@ class TestCutShort:
         done = interrupted(tmp_path, "bad")
         assert done.returncode == 1, done.stderr
         assert json.loads(done.stdout)["verdict"] == "fail"
+
+    def test_ctrl_c_between_two_targets_keeps_the_verdict_of_the_first(
+        self, models: Path, monkeypatch, capsys
+    ) -> None:
+        scan_it = in_order.answer
+
+        def answer(reference: str, options: ScanOptions) -> in_order.Answer:
+            if Path(reference).name == "clean":
+                raise KeyboardInterrupt
+            return scan_it(reference, options)
+
+        monkeypatch.setattr(in_order, "answer", answer)
+        for first, code in (("poisoned", 1), ("base", 3)):
+            assert scan(models / first, models / "clean", "--base", models / "base") == code
+            assert "interrupted before every target" in capsys.readouterr().err
 
 
 def interrupted(root: Path, model: str) -> subprocess.CompletedProcess[str]:
