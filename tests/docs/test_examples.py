@@ -55,6 +55,7 @@ def test_one_scan(hub: HubServer, page: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts several processes, which a busy machine takes minutes for
 def test_many_on_ray(hub: HubServer) -> None:
     pytest.importorskip("ray")
     shown = run('references = ["org/a0", "org/model"]\n' + python_of("docs/batch.md"))
