@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ftsec_audit.batch.job import Done, Job
-from ftsec_audit.batch.pool import LocalPool
-from ftsec_audit.batch.schedule import Schedule
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import FtsecError
 from ftsec_audit.scan_options import ScanOptions
@@ -70,6 +68,9 @@ def answers(requests: Sequence[Request], workers: int, progress: Progress) -> It
     A worker that is lost costs its own request only. After Ctrl-C what is done is still answered, and the
     rest with `Interrupted`. The options' own `progress` is not told of anything.
     """
+    from ftsec_audit.batch.pool import LocalPool  # not needed for a single answer
+    from ftsec_audit.batch.schedule import Schedule
+
     turns = [
         _Turn(key=f"{number:064x}", reference=reference, number=number, options=options)
         for number, (reference, options) in enumerate(requests)

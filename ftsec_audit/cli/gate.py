@@ -12,7 +12,6 @@ import click
 from click.core import ParameterSource
 
 from ftsec_audit.cli import exit_codes, terminal
-from ftsec_audit.cli.options import Output
 from ftsec_audit.cli.output import Destinations
 from ftsec_audit.cli.verdicts import Judge
 from ftsec_audit.errors import FtsecError, UsageError
@@ -205,4 +204,4 @@ def _spelled(flag: str, value: Any, *, is_flag: bool) -> list[str]:
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
         return [flag, ",".join(value)]
     values = value if isinstance(value, tuple) else (value,)
-    return [word for item in values if not isinstance(item, Output) for word in (flag, str(item))]
+    return [word for item in values for word in (flag, str(item))]

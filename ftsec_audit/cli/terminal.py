@@ -117,6 +117,8 @@ class Bars(Progress):
             TimeElapsedColumn(),
             console=Console(stderr=True, highlight=False),
             transient=True,
+            # Lines for the same terminal pass above the bars; a file or a pipe gets its own.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._task: TaskID | None = None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftsec_audit import api, cli
-from ftsec_audit.cli import exit_codes
+from ftsec_audit.cli import exit_codes, terminal
 from ftsec_audit.types import Verdict
 
 HEAVY = (
@@ -47,6 +47,33 @@ def imported_by(code: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported_to_show_text(code: str) -> None:
     assert imported_by(code).isdisjoint(HEAVY)
+
+
+def test_a_scan_of_one_target_imports_no_pool(tmp_path: Path) -> None:
+    code = "import sys; from ftsec_audit import cli; cli.run(sys.argv[1:]); "
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}print('ftsec_audit.batch.pool' in sys.modules)",
+        "scan",
+        str(tmp_path / "absent"),
+        "-j",
+        "4",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no such file or directory" in done.stderr
+    assert done.stdout == "False\n"
+
+
+def test_bars_leave_standard_output_to_its_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with terminal.progress(quiet=False, verbose=False, bars=True) as progress:
+        progress.start("scan", 2, "artifacts")
+        terminal.show("a report")
+    assert isinstance(progress, terminal.Bars)
+    assert capsys.readouterr().out == "a report\n"
 
 
 @pytest.mark.parametrize(
