@@ -36,7 +36,7 @@ def fetch(
     """Call `stream` until the position has reached its end.
 
     It makes one request, which may end early without an error; of what it raises, `errors` are worth
-    another attempt, or are raised in the end.
+    another attempt, or are raised in the end: ConnectionError where it raised none.
     """
     while position.at < position.stop:
         before = position.at

@@ -93,9 +93,10 @@ class Bucket:
             for entry in page.get("Contents", ()):
                 yield self._of(entry, prefix, where)
                 count += 1
-            token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
-            if not token or count >= most:
+            if not page["IsTruncated"] or count >= most:
                 return
+            if not (token := str(page.get("NextContinuationToken", ""))):
+                raise self._strange(where)  # what follows would go unseen
         raise SourceError("its list does not come to an end", where=where)
 
     def _of(self, entry: Mapping[str, Any], prefix: str, where: str) -> StoredObject:

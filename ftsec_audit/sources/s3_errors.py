@@ -92,6 +92,8 @@ def explained(where: str, endpoint: str) -> Iterator[None]:
         yield
     except RequestFailed as error:
         raise _explanation(error, where, endpoint) from error
+    except ConnectionError as error:  # of `resumed.fetch`: again and again too little, without an error
+        raise SourceError(f"{endpoint}: {error}", where=where, hint="try again later") from error
     except SourceError as error:
         raise SourceError(error.what, where=error.where or where, hint=error.hint) from error
 

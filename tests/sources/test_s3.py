@@ -20,15 +20,19 @@ from ftsec_audit.errors import SourceError
 from ftsec_audit.files import LocalBytes
 from ftsec_audit.measurement_cache import identity_of_base, identity_of_subject
 from ftsec_audit.policy import Policy
-from ftsec_audit.sources import identity, pins, resolve, s3
+from ftsec_audit.sources import identity, pins, resolve, resumed, s3
 from ftsec_audit.sources.references import S3Reference, parse
+from ftsec_audit.sources.resumed import Position
 from ftsec_audit.sources.s3_bucket import Bucket, ObjectRanges
-from ftsec_audit.sources.transfer import Transfer
+from ftsec_audit.sources.s3_errors import RequestFailed, explained
+from ftsec_audit.sources.transfer import Attempts, Backoff, Transfer
 
 pytest.importorskip("boto3", reason="needs the extra s3")
 pytest.importorskip("moto", reason="needs a server")
 
 ELSEWHERE = {"x-amz-bucket-region": "eu-west-3"}
+ENDLESS = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"
+"""More is to come, and no word on how to ask for it."""
 CONTENT = random.Random(0).randbytes(300_000)
 
 
@@ -119,6 +123,15 @@ class TestScan:
         store.upload(write_adapter(tmp_path / "other", seed=7), "adapter")
         with pytest.raises(SourceError, match="replaced since it was listed"):
             artifact.exact_digest()
+
+
+def test_a_store_that_sends_nothing_again_and_again_is_told_of() -> None:
+    attempts = Attempts(Backoff(first_wait=0), Transfer())
+    with (
+        pytest.raises(SourceError, match=r"s3://b/k: http://e: the answer ended early \(try again"),
+        explained("s3://b/k", "http://e"),
+    ):
+        resumed.fetch(Position(0, 5, bytearray().extend), lambda _: None, attempts, (RequestFailed,))
 
 
 class TestNames:
@@ -297,6 +310,7 @@ class TestErrors:
             ),
             (StoreFault(status=404, code="404"), "failed (HTTP 404"),
             (StoreFault(status=200, page=b"<html/>"), "does not list objects as S3 does"),
+            (StoreFault(status=200, page=ENDLESS), "does not list objects as S3 does"),
         ],
     )
     def test_what_the_store_says(self, store: ObjectStore, fault: StoreFault, said: str, capsys) -> None:
