@@ -54,18 +54,17 @@ def five_statistics(modules: Sequence[ModuleMeasurement]) -> dict[str, float]:
 
 def response_statistics(modules: Sequence[ModuleMeasurement]) -> dict[str, float]:
     """`RESPONSES`: how far the token that the update answers most stands out, FTA304's ranking as numbers."""
-    ranked = responses(modules)
-    if len(ranked) < _FEWEST_TOKENS:
+    sizes = [size for _, size in responses(modules)]
+    if len(sizes) < _FEWEST_TOKENS or not sizes[9] > 0.0:
         return {}
-    sizes = [size for _, size in ranked]
     return dict(zip(RESPONSES, (sizes[0], sizes[0] / sizes[1], sizes[0] / sizes[9]), strict=True))
 
 
 def nonzero_spectra(modules: Sequence[ModuleMeasurement]) -> Iterator[list[float]]:
-    """Singular values of every low-rank update that is not zero, largest first."""
+    """Singular values of every low-rank update whose energy is not zero, largest first."""
     for module in modules:
         spectrum = module.values.get("singular_values")
-        if isinstance(spectrum, list) and spectrum and spectrum[0] > 0.0:
+        if isinstance(spectrum, list) and spectrum and spectrum[0] * spectrum[0] > 0.0:
             yield spectrum
 
 

@@ -152,7 +152,16 @@ class LearnedScore:
             document = json.loads(_bounded(path.with_suffix(".json"), _MOST_CARD))
             _check(graph, document)
             return cls(graph=graph, **_fields(document))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, FtsecError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            FtsecError,
+        ) as error:
             raise UsageError(
                 f"is not a learned score ({type(error).__name__}: {error})",
                 where=str(path),
@@ -198,12 +207,17 @@ def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
     )
     if not members or any(len(member.features) != len(columns) for member in members):
         raise ValueError("the card has no samples, or samples of other features")
+    if {member.poisoned for member in members} != {True, False}:
+        raise ValueError("the card has samples of one label only")
+    performance = tuple(_performance(one) for one in document["performance"])
+    if not any(one.left_out == "recipe" for one in performance):
+        raise ValueError("the card does not say what the score is worth on left-out recipes")
     return {
         **{key: str(document[key]) for key in ("name", "version", "choice", "records")},
         **{key: tuple(map(str, document[key])) for key in ("families", "bases")},
         "columns": columns,
         "members": members,
-        "performance": tuple(_performance(one) for one in document["performance"]),
+        "performance": performance,
     }
 
 

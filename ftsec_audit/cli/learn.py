@@ -36,7 +36,7 @@ def command(records: Path, output: Path, name: str, version_: str) -> int:
       ftsec-audit learn ./validation/records.jsonl -o ours.onnx --name ours
     """
     from ftsec_audit.validate import records as kept
-    from ftsec_audit.validate.learn import learn
+    from ftsec_audit.validate.learn import GROUPS, learn
 
     if output.suffix != ".onnx":
         raise UsageError("a score is written to a file that ends in .onnx", where=str(output))
@@ -52,4 +52,6 @@ def command(records: Path, output: Path, name: str, version_: str) -> int:
             f"leave one {one.left_out} out ({one.groups}): AUROC {one.auroc:.2f} [{low:.2f}, {high:.2f}], "
             f"TPR at 1 % false positives {one.tpr:.2f} [{least:.2f}, {most:.2f}]"
         )
+    for kind in GROUPS.keys() - {one.left_out for one in score.performance}:
+        terminal.show(f"leave one {kind} out: not measured, the records have too few of them")
     return exit_codes.OK

@@ -78,7 +78,8 @@ def learn(records: Sequence[Record], *, name: str, version: str, digest: str) ->
         records=digest,
         families=tuple(sorted({one.comparable.family for one in used if one.comparable})),
         bases=tuple(sorted({one.sample.base_name for one in used})),
-        performance=tuple(_performance(used, kind, scores) for kind, scores in held.items()),
+        # Of a group without which the rest has one label only, nothing is known: all samples of one attack.
+        performance=tuple(_performance(used, *one) for one in held.items() if all(_sides(used, one[1]))),
         members=tuple(_member(one, chosen, score) for one, score in zip(used, held["recipe"], strict=True)),
         graph=fit(used, chosen).graph(),
     )

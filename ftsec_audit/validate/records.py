@@ -92,7 +92,16 @@ def load(path: Path) -> list[Record]:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         return [_from_json(json.loads(line)) for line in data.decode("utf-8").splitlines() if line.strip()]
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise UsageError(
             f"holds no records ({type(error).__name__}: {error})",
             where=str(path),

@@ -114,12 +114,20 @@ def test_a_graph_that_is_not_the_card_s_or_reaches_out_is_refused(saved, graph):
         {"members": []},
         {"columns": ["a"]},
         {"performance": [{}]},
+        {"performance": []},
+        {"members": [["1", True, 0.5, 0.0, 0.0]]},
         {"members": [["1", True, "x"]]},
     ],
 )
 def test_a_card_that_is_none_is_refused(saved, changes):
     with pytest.raises(UsageError, match=r"ours\.onnx"):
         LearnedScore.load(rewritten(saved, **changes))
+
+
+def test_a_card_that_is_nested_without_end_is_refused(saved):
+    saved.with_suffix(".json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"ours\.onnx"):
+        LearnedScore.load(saved)
 
 
 def test_a_score_takes_the_place_of_the_shipped_one_and_leaves_the_packs(saved):

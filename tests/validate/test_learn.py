@@ -98,6 +98,11 @@ def test_the_card_holds_what_was_used_and_what_it_is_worth():
     )
 
 
+def test_without_its_only_attack_nothing_is_known():
+    score = learn.learn(labelled(telling, recipes=3, jobs=1), name="n", version="1", digest="d")
+    assert [one.left_out for one in score.performance] == ["recipe"]
+
+
 def test_too_few_recipes_are_refused():
     with pytest.raises(UsageError, match="2 recipes"):
         learn.learn(labelled(telling, recipes=2, jobs=2), name="n", version="1", digest="")

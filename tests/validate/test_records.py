@@ -68,7 +68,8 @@ def test_records_are_read_back_as_they_were_written_and_score_the_same(examined,
     assert by_name["verdict FAIL"] == {"s": 0.0}
 
 
-def test_another_file_is_a_clear_error(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"key": 1}\n')
+@pytest.mark.parametrize("line", ['{"key": 1}', '{"sample": 3}', "[" * 100_000, "null"])
+def test_another_file_is_a_clear_error(tmp_path, line):
+    (tmp_path / "x.jsonl").write_text(line + "\n")
     with pytest.raises(UsageError, match="holds no records"):
         kept.load(tmp_path / "x.jsonl")
