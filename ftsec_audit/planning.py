@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ftsec_audit import stacks
 from ftsec_audit.contracts import Detector, Subject
@@ -62,8 +62,7 @@ def plan(
     reference: str, options: ScanOptions, entries: Sequence[Entry], transfer: Transfer | None = None
 ) -> Plan:
     """Resolve, and choose among the detectors of `entries`; raises as `api.plan` does."""
-    if options.base and options.no_base:
-        raise UsageError("a base and no base are asked for at once", hint="keep one of --base, --no-base")
+    _check(options)
     profile = Profile(options.profile)
     every_rule = [rule for entry in entries for rule in entry.rules]
     selection = Selection(select=tuple(options.select), ignore=tuple(options.ignore))
@@ -84,6 +83,21 @@ def plan(
         profile=profile,
         beyond={rule: one.profile for one in entries if one not in wanted for rule in one.rules},
     )
+
+
+def _check(options: ScanOptions) -> None:
+    """Raises UsageError for what cannot be meant; the command line lets no such value through."""
+    if options.base and options.no_base:
+        raise UsageError("a base and no base are asked for at once", hint="keep one of --base, --no-base")
+    if options.profile not in tuple(Profile):
+        raise UsageError(f"{options.profile!r} is no profile", hint=f"one of {', '.join(Profile)}")
+    if options.backend != "auto":
+        from ftsec_audit.session import Backend
+
+        if options.backend not in get_args(Backend):
+            raise UsageError(
+                f"{options.backend!r} is no backend", hint=f"one of {', '.join(get_args(Backend))}"
+            )
 
 
 def _subject(reference: str, options: ScanOptions, profile: Profile, transfer: Transfer | None) -> Subject:

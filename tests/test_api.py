@@ -137,6 +137,12 @@ def test_a_base_and_no_base_contradict_each_other(adapter: Path, base: Path) -> 
         fa.scan(str(adapter), base=str(base), no_base=True)
 
 
+@pytest.mark.parametrize("wrong", [{"profile": "fast"}, {"backend": "ONNX"}])
+def test_a_value_that_means_nothing_is_an_error(adapter: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong.values()))!r} is no {next(iter(wrong))}"):
+        fa.scan(str(adapter), **wrong)
+
+
 def test_a_base_that_was_named_and_is_not_there_is_an_error(adapter: Path) -> None:
     with pytest.raises(SourceError):
         fa.scan(str(adapter), base="./absent")
