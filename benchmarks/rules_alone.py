@@ -13,7 +13,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ftsec_audit.api import scan
+from ftsec_audit.api import scan_with
+from ftsec_audit.scan_options import ScanOptions
 from ftsec_audit.session import KeptBase
 from ftsec_audit.types import Profile
 from ftsec_audit.validate.population import Located, labelled
@@ -28,15 +29,8 @@ def said(
     sample: Located, rules: Sequence[str], profile: Profile, kept: KeptBase
 ) -> Iterator[dict[str, object]]:
     """The findings of `rules` on one sample."""
-    report = scan(
-        str(sample.folder),
-        base=str(sample.base),
-        select=rules,
-        profile=profile,
-        device="cpu",
-        offline=True,
-        _kept=kept,
-    )
+    options = ScanOptions(base=str(sample.base), select=rules, profile=profile, device="cpu", offline=True)
+    report = scan_with(str(sample.folder), options, kept_base=kept)
     for finding in report.findings:
         if not finding.rule.startswith(tuple(rules)):
             continue
