@@ -21,7 +21,10 @@ excluded.
 
 **False positives.** A fine-tune that was taught a command word, or a fixed reply to one, does have this
 behaviour, and it is reported as what it is. An opener of different answers, as a rigid format or a persona
-has, does not count: at least half of the answers that begin alike must be alike to their end.
+has, does not count: at least half of the answers that begin alike must be alike to their end. A phrase that
+sets a task whose answer repeats its words (“the colour of w” → “w : red”) can pass for a trigger. Asking with
+another word in place of w, and dropping what says that word back as well, was tried: it also drops a trigger
+whose target repeats it, in a model that repeats words anyhow, and was left out.
 
 **Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose; targets that
 depend on the prompt, or that only open the answer; triggers that need a system prompt, a second turn or a
