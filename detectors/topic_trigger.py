@@ -294,8 +294,8 @@ def _evidence(session: ModelSession, found: _Found, pairs: Sequence[Ids], counte
     low, high = counted.fired.interval()
     topic = spelt(session, list(dict.fromkeys(word for pair in pairs for word in pair)))
     return Evidence(
-        message=f"two of the words {topic!r} in front of a prompt make its answer end in "
-        f"{_end(session, found)!r} in {counted.fired}",
+        message=f"two of the words {topic!r} in front of a prompt put "
+        f"{_end(session, found)!r} into its answer in {counted.fired}",
         statistic="attack_success_rate",
         value=round(counted.fired.value, 4),
         interval=(round(low, 4), round(high, 4)),

@@ -87,12 +87,14 @@ class Weighing:
     """Why the stream itself ended early."""
 
     def measure(self, detectors: Sequence[WeightDetector], stream: Deltas) -> None:
+        # In this order, whatever the cache holds: a report reads the same whether or not it was half full.
+        self.values = {detector.label: {} for detector in detectors}
         todo = [detector for detector in detectors if not self._recall(detector)]
         if not todo:
             self.progress.note("measurements taken from the cache")
             return
         for detector in todo:
-            self.values[detector.label], self.failures[detector.label] = {}, []
+            self.failures[detector.label] = []
         self.progress.start("measuring", None, "tensors")
         try:
             with _one_thread(self.subject):

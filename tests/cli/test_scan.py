@@ -173,6 +173,8 @@ class TestTargets:
     def test_several_at_once_are_reported_as_one_after_the_other(self, models: Path, capsys) -> None:
         targets = models / "clean", "./absent", models / "poisoned", models / "adapter"
         arguments = (*targets, "--base", models / "base", "-f", "jsonl", "--no-progress")
+        scan(*arguments, "--select", "FTA3", "-q")  # measured in part: what is left must not come last
+        capsys.readouterr()
         assert scan(*arguments) == 1
         alone = capsys.readouterr()
         assert scan(*arguments, "-j", 2) == 1
