@@ -57,7 +57,7 @@ class Questions:
             self.profile,
             *api.fingerprint(self.select, self.ignore),
             calibration.id,
-            calibration.learned.digest if calibration.learned else "",
+            calibration.learned.fingerprint if calibration.learned else "",
             self.no_base,
             sorted((name, _content(value)) for name, value in self.further.items()),
         ]

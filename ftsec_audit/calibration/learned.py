@@ -85,6 +85,11 @@ class LearnedScore:
         return hashlib.sha256(self.graph).hexdigest()
 
     @property
+    def fingerprint(self) -> str:
+        """Of graph and card: equal ones judge alike."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    @property
     def bad(self) -> int:
         return sum(member.poisoned for member in self.members)
 

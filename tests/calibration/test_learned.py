@@ -158,3 +158,10 @@ def test_the_card_of_the_shipped_score_agrees_with_its_own_samples():
 
 def test_scores_with_other_members_are_other_scores():
     assert replace(SCORE, members=SCORE.members[:2]) != SCORE
+
+
+def test_a_card_that_says_otherwise_judges_otherwise(saved):
+    loaded = LearnedScore.load(saved)
+    assert loaded.fingerprint == LearnedScore.load(saved).fingerprint == SCORE.fingerprint
+    assert replace(loaded, members=loaded.members[:-1]).fingerprint != loaded.fingerprint
+    assert replace(loaded, graph=b"other").fingerprint != loaded.fingerprint
