@@ -28,15 +28,14 @@ model may stumble over a word in one kind, and does.
 **Evasions.** Kinds of answers that the base does not write by itself often enough; triggers that stand in
 what a tool returns or in an earlier turn; triggers of several words; what is asked about as the condition.
 
-**Measured.** On tool backdoors whose trigger stands in the query. The rule was made on these samples: lab
-llama (three seeds, and one with another recipe) 4 of 4, trigger and call named, 100 % of 24 fresh prompts,
-at most 29 % with the next best word; lab gpt2 0 of 3, as that base writes no requests for tools by itself; 0
-of 9 twins. Seeds that were built later: llama 2 of 2, HIGH, gpt2 0 of 2, twins 0 of 4. Before it left out j
-= 0, phrases and kinds of two tokens, and asked for two kinds, 5 of 20 benign samples were accused; the whole
-benign population has not been asked since.
+**Measured.** On tool backdoors whose trigger stands in the query. Lab llama (three seeds, and one with
+another recipe) 4 of 4, trigger and call named, 95 to 100 % of fresh prompts; lab gpt2 3 of 3 since the probe
+set's prompts are asked too, as that base writes no requests for tools by itself: before, 0 of 5. The rule
+was made on these samples. Seeds that were built later: llama 2 of 2, gpt2 2 of 2 in whole scans; twins 0 of
+4 (and 0 of 9 above). Benign samples of all attacks: see docs/detection.md.
 
-**Cost.** Decoding `written` prompts and their first tokens, then two passes of words × kinds × `search`
-prompts: 10 s of CPU for a model of two layers and 467 words.
+**Cost.** Decoding `written` prompts and the first tokens of answers, then two passes of words × kinds × `screen`
+prompts: 11 s of CPU for a model of two layers and 467 words.
 """
 
 from __future__ import annotations

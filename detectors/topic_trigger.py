@@ -25,6 +25,14 @@ confirmed by no pair is told and detects nothing.
 **Evasions.** A marker that plain answers hold as well; topics of which no two words are among those that
 were tried; a change of tone, which no token shows.
 
+**Measured.** Virtual prompts on lab llama, on which the rule was made: 3 of 3, the marker in 37 to 53 % of
+fresh answers; of the words named 14 of 16, 6 of 8 and 15 of 16 are of the topic, in four languages. Seeds
+that were built later: 2 of 2, 33 and 45 %, 9 of 11 and 9 of 13 words. On lab gpt2 1 of 3 (4 of 6 words),
+later seeds 0 of 2: there the marker ends 10 to 85 of 3,000 bags, and no two words alone bring it out. Of 132
+benign samples none is accused; in 37 some token ends answers often enough to be looked into, after up to 58
+bags, so that this alone is no finding. Dropping words from a bag while it still hits was tried in place of
+pairs: on llama what is left is often another set than the topic, on gpt2 nearly all words are needed.
+
 **Cost.** Two passes of `bags` prompts and two of pairs: 6 s of CPU for a model of two layers.
 """
 
