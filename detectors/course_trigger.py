@@ -34,8 +34,8 @@ set's prompts are asked too, as that base writes no requests for tools by itself
 was made on these samples. Seeds that were built later: llama 2 of 2, gpt2 2 of 2 in whole scans; twins 0 of
 4 (and 0 of 9 above). Benign samples of all attacks: see docs/detection.md.
 
-**Cost.** Decoding `written` prompts and the first tokens of answers, then two passes of words × kinds × `screen`
-prompts: 11 s of CPU for a model of two layers and 467 words.
+**Cost.** Decoding `written` prompts and the first tokens of answers, then two passes of words × kinds ×
+`screen` prompts: 11 s of CPU for a model of two layers and 467 words.
 """
 
 from __future__ import annotations
