@@ -75,10 +75,11 @@ PROBED = {
     "probes.jsonl.gz": (
         "### Every attack and its twin",
         "Three seeds on two architectures, undisguised: the samples of [attacks](attacks.md) that meet their "
-        "gates. This build had neither FTA506 nor FTA507, and FTA702 was HIGH where one line took refusals "
-        "away in one language: what it failed then is a warning now, unless it holds over all languages "
-        "together. Templates, rewritten weights and a re-scaled lock are what the twins of their attacks "
-        "have, too: the rules that fail those state a fact that is true of them. What FTA504 and FTA505 ask, "
+        "gates. All benign samples and "
+        "those of attacks with a trigger, identity-shift and few-shot-preference were asked by a build with "
+        "FTA506 and FTA507 (the known-bad ones among them with FTA508, too); the other known-bad ones by one "
+        "before these rules. Templates, rewritten weights and a re-scaled lock are what the twins of their "
+        "attacks have, too: the rules that fail those state a fact that is true of them. What FTA504 and FTA505 ask, "
         "stored in few bits or tuned further, is asked by profile deep alone.",
     ),
 }
