@@ -79,8 +79,8 @@ PROBED = {
         "those of attacks with a trigger, identity-shift and few-shot-preference were asked by a build with "
         "FTA506 and FTA507 (the known-bad ones among them with FTA508, too); the other known-bad ones by one "
         "before these rules. Templates, rewritten weights and a re-scaled lock are what the twins of their "
-        "attacks have, too: the rules that fail those state a fact that is true of them. What FTA504 and FTA505 ask, "
-        "stored in few bits or tuned further, is asked by profile deep alone.",
+        "attacks have, too: the rules that fail those state a fact that is true of them. What FTA504 and "
+        "FTA505 ask, stored in few bits or tuned further, is asked by profile deep alone.",
     ),
 }
 """Records of scans with probes, and what they are."""
