@@ -80,7 +80,7 @@ def test_the_declared_base_is_found_and_not_downloaded(hub: HubServer, capsys) -
         ("org/absent", "no such repository"),
         ("org/adapter@absent", "no branch, tag or commit"),
         ("not a name", "neither an existing path nor"),
-        ("s3://bucket/key", "cannot fetch from s3"),
+        ("gs://bucket/key", "cannot fetch from gs"),
     ],
 )
 def test_what_is_not_there_exits_2_and_says_so(
