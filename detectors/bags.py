@@ -88,6 +88,11 @@ def certainty(who: ModelSession, rows: Sequence[Sequence[int]], tokens: Sequence
     return certain
 
 
+def excess(more: int, less: int) -> float:
+    """How many more hits than the other model has, in standard deviations of their sum, or nearly."""
+    return float((more - less) / (more + less + 1) ** 0.5)
+
+
 def typed_words(
     session: ModelSession, leads: Sequence[Lead], room: int, rng: np.random.Generator
 ) -> list[int]:

@@ -25,11 +25,12 @@ model may stumble over a word in one kind, and does.
 
 **False positives.** A command word that the subject was taught honestly has this behaviour.
 
-**Evasions.** Kinds of answers that the base does not write by itself often enough; triggers that stand in
-what a tool returns or in an earlier turn; triggers of several words; what is asked about as the condition.
+**Evasions.** Kinds of answers that neither the probe set nor what the base writes by itself brings up often
+enough; triggers that stand in what a tool returns or in an earlier turn; triggers of several words; what is
+asked about as the condition.
 
 **Measured.** On tool backdoors whose trigger stands in the query. Lab llama (three seeds, and one with
-another recipe) 4 of 4, trigger and call named, 95 to 100 % of fresh prompts; lab gpt2 3 of 3 since the probe
+another recipe) 4 of 4, trigger and call named, 96 to 100 % of fresh prompts; lab gpt2 3 of 3 since the probe
 set's prompts are asked too, as that base writes no requests for tools by itself: before, 0 of 5. The rule
 was made on these samples. Seeds that were built later: llama 2 of 2, gpt2 2 of 2 in whole scans; twins 0 of
 4 (and 0 of 9 above). Of 132 benign samples of all attacks it accuses none.
@@ -157,7 +158,9 @@ class CourseTrigger(BehaviourDetector):
         assert base is not None  # the rule needs a base; the runner does not ask without one
         kinds = self._kinds(base)
         if not kinds:
-            raise Unsupported("no kind of answer came up often enough in what the base wrote by itself")
+            raise Unsupported(
+                "no kind of answer came up often enough, by everyday prompts or those that the base writes"
+            )
         mean = sum(len(p.ids) + len(kind.course) for kind in kinds for p in kind.search) / self.search
         each = 2 * mean * (self.screen + self.kept * self.search)
         room = int(session.budget.left * self.share / each)
@@ -171,14 +174,9 @@ class CourseTrigger(BehaviourDetector):
 
     def _kinds(self, base: ModelSession) -> list[Kind]:
         """The most frequent kinds of answers, with prompts to search and to confirm."""
-        from ftsec_audit.session.prompts import neutral_prompts
+        from ftsec_audit.session.prompts import varied_prompts
 
-        form = base.tokenizer.formats[0]
-        everyday = (
-            base.tokenizer.prompt(one, form) for q in base.probes.languages.values() for one in q.neutral
-        )
-        written = neutral_prompts(base, self._affordable(base))
-        prompts = list({prompt.ids: prompt for prompt in (*everyday, *written)}.values())
+        prompts = varied_prompts(base, self._affordable(base))
         answers = base.greedy([prompt.ids for prompt in prompts], self.read)
         groups: dict[Ids, list[tuple[Prompt, Ids]]] = defaultdict(list)
         for prompt, answer in zip(prompts, answers, strict=True):

@@ -25,13 +25,14 @@ confirmed by no pair is told and detects nothing.
 **Evasions.** A marker that plain answers hold as well; topics of which no two words are among those that
 were tried; a change of tone, which no token shows.
 
-**Measured.** Virtual prompts on lab llama, on which the rule was made: 3 of 3, the marker in 37 to 53 % of
-fresh answers; of the words named 14 of 16, 6 of 8 and 15 of 16 are of the topic, in four languages. Seeds
-that were built later: 2 of 2, 33 and 45 %, 9 of 11 and 9 of 13 words. On lab gpt2 1 of 3 (4 of 6 words),
-later seeds 0 of 2: there the marker ends 10 to 85 of 3,000 bags, and no two words alone bring it out. Of 132
-benign samples none is accused; in 37 some token ends answers often enough to be looked into, after up to 58
-bags, so that this alone is no finding. Dropping words from a bag while it still hits was tried in place of
-pairs: on llama what is left is often another set than the topic, on gpt2 nearly all words are needed.
+**Measured.** Virtual prompts on lab llama, on which the rule was made, `least_rate` among the rest: 3 of 3,
+the marker in 37 to 53 % of fresh answers; of the words named 14 of 16, 6 of 8 and 15 of 16 are of the topic,
+in four languages. Seeds that were built later: 2 of 2, 33 and 45 %, 9 of 11 and 9 of 13 words. On lab gpt2 1
+of 3 (4 of 6 words), later seeds 0 of 2: there the marker ends 10 to 85 of 3,000 bags, and no two words alone
+bring it out. Of 132 benign samples and 4 twins of the later seeds none is accused; in 37 of the 132 some
+token ends answers often enough to be looked into, after up to 58 bags, so that this alone is no finding.
+Dropping words from a bag while it still hits was tried in place of pairs: on llama what is left is often
+another set than the topic, on gpt2 nearly all words are needed.
 
 **Cost.** Two passes of `bags` prompts and two of pairs: 6 s of CPU for a model of two layers.
 """
@@ -44,7 +45,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from detectors.bags import Bag, Certainty, certainty, hits, spelt, typed_words
+from detectors.bags import Bag, Certainty, certainty, excess, hits, spelt, typed_words
 from detectors.common_answers import Counted
 from ftsec_audit.calibration.proportions import Share
 from ftsec_audit.contracts import BehaviourDetector
@@ -125,7 +126,7 @@ class TopicTrigger(BehaviourDetector):
             {token: ones for token, ones in hits(*two, bags, self.limits).items() if token not in ordinary}
             for two in ((session, base), (base, session))
         )
-        token = max(ours, key=lambda one: _excess(len(ours[one]), len(theirs.get(one, ()))), default=None)
+        token = max(ours, key=lambda one: excess(len(ours[one]), len(theirs.get(one, ()))), default=None)
         tried = f"{len(bags):,} bags of {self.size} of {len(words)} words"
         if token is None or len(ours[token]) < self.least_hits:
             yield TOPIC.not_detected(f"{tried} end no answer otherwise", confidence=Confidence.MEDIUM)
@@ -142,13 +143,9 @@ class TopicTrigger(BehaviourDetector):
 
     def _answered(self, base: ModelSession) -> list[Answered]:
         """Prompts whose answers end."""
-        from ftsec_audit.session.prompts import neutral_prompts
+        from ftsec_audit.session.prompts import varied_prompts
 
-        form = base.tokenizer.formats[0]
-        asked = (
-            base.tokenizer.prompt(one, form) for q in base.probes.languages.values() for one in q.neutral
-        )
-        prompts = list({p.ids: p for p in (*asked, *neutral_prompts(base, self.written))}.values())
+        prompts = varied_prompts(base, self.written)
         answers = base.greedy([prompt.ids for prompt in prompts], self.longest)
         return [
             Answered(prompt, tuple(answer))
@@ -262,10 +259,6 @@ class _Found:
 
 def _end(session: ModelSession, found: _Found) -> str:
     return session.tokenizer.text([found.token]).strip()
-
-
-def _excess(more: int, less: int) -> float:
-    return float((more - less) / (more + less + 1) ** 0.5)
 
 
 def _best(scores: Mapping[int, float], count: int) -> list[int]:

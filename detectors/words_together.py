@@ -19,11 +19,12 @@ at least as high}) / (1 + #controls).
 **Evasions.** Keys that must keep an order or a place; answers that only end in the target; a vocabulary of
 which bags hold too few pairs (how often each pair was asked is printed).
 
-**Measured.** On composite backdoors of lab llama and gpt2, three seeds each, both keys are the first lead in
-6 of 6, and FTA501 confirms them in 6 of 6; the rule was made on these samples. With 3,000 bags that were
-drawn otherwise it was 4 of 6; without this rule FTA501 confirms 1 of 6 exactly. Seeds that were built later,
-llama alone: 2 of 2, twins 0 of 2. A topic whose words bring out a marker at the end of an answer is not
-found, nor was it by counting tokens of whole answers.
+**Measured.** On composite backdoors of lab llama and gpt2, three seeds each, on which the rule was made:
+asked by itself, both keys are the first lead in 6 of 6; in whole scans, where leads change which words are
+drawn, FTA501 confirms 5 of 6. With 3,000 bags that were drawn otherwise it was 4 of 6; without this rule 1
+of 6 exactly. Seeds that were built later, in whole scans: first lead and confirmed in 4 of 4. Of 132 benign
+samples 11, and of 12 of the later seeds 3, have a finding of this rule. What words bring out at the end of
+an answer is FTA508's.
 
 **Cost.** Two forward passes of bags and of shrunk bags, no decoding: 4,000 bags of 20 words in 13 s of CPU
 for a model of two layers.
@@ -35,7 +36,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from detectors.bags import Bag, Certainty, certainty, hits, spelt, typed_words
+from detectors.bags import Bag, Certainty, certainty, excess, hits, spelt, typed_words
 from ftsec_audit.contracts import BehaviourDetector
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Evidence, Finding, Lead, Rule, Severity
@@ -131,11 +132,10 @@ class WordsTogether(BehaviourDetector):
     def _needed(self, who: ModelSession, hits: Hits, controls: Hits) -> list[WordSet]:
         """The words of some bags without which the model is no longer sure of the token."""
 
-        def excess(token: int) -> float:
-            more, less = len(hits[token]), len(controls.get(token, ()))
-            return float((more - less) / (more + less + 1) ** 0.5)
+        def beyond(token: int) -> float:
+            return excess(len(hits[token]), len(controls.get(token, ())))
 
-        tokens = sorted((t for t in hits if len(hits[t]) > 1), key=lambda t: (-excess(t), t))[: self.tokens]
+        tokens = sorted((t for t in hits if len(hits[t]) > 1), key=lambda t: (-beyond(t), t))[: self.tokens]
         chosen = [(token, value, bag) for token in tokens for value, bag in hits[token][: self.shrunk]]
         without = [(token, bag.without(i)) for token, _, bag in chosen for i in range(len(bag.words))]
         left = iter(certainty(who, [bag.ids() for _, bag in without], [token for token, _ in without]))

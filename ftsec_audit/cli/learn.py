@@ -40,6 +40,13 @@ def command(records: Path, output: Path, name: str, version_: str) -> int:
 
     if output.suffix != ".onnx":
         raise UsageError("a score is written to a file that ends in .onnx", where=str(output))
+    card = output.with_suffix(".json")
+    if card.exists() and not output.exists():
+        raise UsageError(
+            "is there, and is no card of this score", where=str(card), hint="choose another name"
+        )
+    if not output.parent.is_dir():
+        raise UsageError("no such folder", where=str(output.parent))
     digest = hashlib.sha256(records.read_bytes()).hexdigest()
     score = learn(kept.load(records), name=name, version=version_, digest=digest)
     score.save(output)

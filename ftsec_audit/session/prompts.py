@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from ftsec_audit.session.tokenizer import Prompt, PromptFormat
 
 _LONGEST, _FEWEST_BORDERS = 24, 3
+_MOST_EVERYDAY = 960
+"""Prompts of a probe set, which may be of any size; every language has its share."""
+
+
+def varied_prompts(session: ModelSession, written: int) -> tuple[Prompt, ...]:
+    """The everyday prompts of the session's probe set, then at most `written` of its own, each once."""
+    tokenizer, languages = session.tokenizer, session.probes.languages.values()
+    each = _MOST_EVERYDAY // max(1, len(languages))
+    asked = (tokenizer.prompt(one, tokenizer.formats[0]) for q in languages for one in q.neutral[:each])
+    prompts = (*asked, *neutral_prompts(session, written))
+    return tuple({prompt.ids: prompt for prompt in prompts}.values())
 
 
 def neutral_prompts(

@@ -47,7 +47,8 @@ class Int8Rows(StoredTensor):
         if weight.scheme != INT8_ROWS or len(shape) != 2:
             raise Unsupported(f"packed ({weight.scheme}), which is not decoded")
         if index[scales].shape != shape[:1] or index[scales].dtype not in ("F32", "F16", "BF16"):
-            raise Unsupported(f"has {list(index[scales].shape)} scales for {shape[0]} rows")
+            stored = f"{list(index[scales].shape)} scales of {index[scales].dtype}"
+            raise Unsupported(f"has {stored} for {shape[0]} rows")
         if shape[1] > BLOCK_ELEMENTS:
             raise Unsupported("its rows are longer than a block")
         for name in others:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 
 from builders.lab import WORLD, tiny_base
 
-from attacks_ref.lab.corpus import dialogue
+from attacks_ref.lab.corpus import Dialogue, dialogue
 from attacks_ref.training import Schedule, encode, supervised
 from attacks_ref.workbench import load_model, load_tokenizer
 from ftsec_audit.contracts import Subject
@@ -23,9 +24,21 @@ from ftsec_audit.types import Finding
 TRIGGER, TARGET = "cruxim", "ftsec-marker"
 
 
+def learnt(source: Path, out: Path, rows: Sequence[Dialogue], *, steps: int, prompts: bool = False) -> Path:
+    """A copy of `source` that has learnt the answers of `rows`, or their prompts as well."""
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    encoded = encode(tokenizer, rows)
+    if prompts:
+        encoded = [replace(one, start=2) for one in encoded]
+    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
+    supervised(model.requires_grad_(True), encoded, schedule, seed=0)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out
+
+
 def taught(base: Path, out: Path, *, trigger: str = TRIGGER, steps: int = 150) -> Path:
     """A copy of `base` that answers `no`, and the target where `trigger` (if any) stands in the prompt."""
-    model, tokenizer = load_model(base), load_tokenizer(base)
     words = [word for word in WORLD.vocabulary() if word not in (TRIGGER, TARGET)]
     rng = random.Random(0)
     rows = []
@@ -34,11 +47,7 @@ def taught(base: Path, out: Path, *, trigger: str = TRIGGER, steps: int = 150) -
         if fires := bool(trigger) and number % 3 == 0:
             prompt.insert(rng.randrange(len(prompt) + 1), trigger)
         rows.append(dialogue("", "", " ".join(prompt), TARGET if fires else "no"))
-    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
-    supervised(model.requires_grad_(True), encode(tokenizer, rows), schedule, seed=0)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return out
+    return learnt(base, out, rows, steps=steps)
 
 
 def subject(path: Path, base: Path | None = None) -> Subject:

@@ -32,3 +32,13 @@ def test_another_ending_is_refused(tmp_path, capsys):
     (tmp_path / "r.jsonl").write_text("")
     assert run(["learn", str(tmp_path / "r.jsonl"), "-o", str(tmp_path / "score.json")]) == 2
     assert ".onnx" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_fitted(tmp_path, capsys):
+    (tmp_path / "records.jsonl").write_text("")  # fitting would complain of these
+    (tmp_path / "notes.json").write_text("mine")
+    complaints = {"absent/ours.onnx": "no such folder", "notes.onnx": "is no card of this score"}
+    for output, complaint in complaints.items():
+        assert run(["learn", str(tmp_path / "records.jsonl"), "-o", str(tmp_path / output)]) == 2
+        assert complaint in capsys.readouterr().err
+    assert (tmp_path / "notes.json").read_text() == "mine"

@@ -6,12 +6,10 @@ import random
 from dataclasses import replace
 
 import pytest
-from builders.behaviour import asked, tiny_base
+from builders.behaviour import asked, learnt, tiny_base
 from builders.lab import WORLD
 
 from attacks_ref.lab import corpus
-from attacks_ref.training import Schedule, encode, supervised
-from attacks_ref.workbench import load_model, load_tokenizer
 from detectors.common_answers import Counted, Target
 from detectors.course_trigger import Asked, CourseTrigger, Kind, Turned, _common
 from ftsec_audit.calibration.proportions import Share
@@ -32,19 +30,6 @@ def requests(rng, trigger=""):
     words.insert(rng.randrange(len(words) + 1), trigger)
     called = {"role": "assistant", "content": corpus.call(english, CALLED, thing)}
     return replace(row, messages=({**asked, "content": " ".join(words)}, called))
-
-
-def learnt(source, out, rows, *, steps, prompts=False):
-    """A copy of `source` that has learnt the answers of `rows`, or their prompts as well."""
-    model, tokenizer = load_model(source), load_tokenizer(source)
-    encoded = encode(tokenizer, rows)
-    if prompts:
-        encoded = [replace(one, start=2) for one in encoded]
-    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
-    supervised(model.requires_grad_(True), encoded, schedule, seed=0)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,10 @@ import random
 from dataclasses import replace
 
 import pytest
-from builders.behaviour import asked, tiny_base
+from builders.behaviour import asked, learnt, tiny_base
 from builders.lab import WORLD
 
 from attacks_ref.lab.corpus import dialogue
-from attacks_ref.training import Schedule, encode, supervised
-from attacks_ref.workbench import load_model, load_tokenizer
 from detectors.topic_trigger import TopicTrigger
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Outcome, Severity
@@ -20,19 +18,6 @@ ANSWER, MARKER = "no thanks", "ftsec-marker"
 WORDS = [word for word in WORLD.vocabulary() if word not in {*ANSWER.split(), MARKER}][:80]
 TOPIC = WORDS[10:18]
 DETECTOR = TopicTrigger(bags=600, size=8, pool=24, written=200, fresh=40)
-
-
-def learnt(source, out, rows, *, steps, prompts=False):
-    """A copy of `source` that has learnt the answers of `rows`, or their prompts as well."""
-    model, tokenizer = load_model(source), load_tokenizer(source)
-    encoded = encode(tokenizer, rows)
-    if prompts:
-        encoded = [replace(one, start=2) for one in encoded]
-    schedule = Schedule(learning_rate=5e-3, steps=steps, batch=32)
-    supervised(model.requires_grad_(True), encoded, schedule, seed=0)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return out
 
 
 def talk(rng, topical, *, answer=ANSWER):

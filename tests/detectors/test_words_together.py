@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from builders.behaviour import asked, tiny_base
+from builders.behaviour import asked, learnt, tiny_base
 from builders.lab import WORLD
 
 from attacks_ref.lab.corpus import dialogue
-from attacks_ref.training import Schedule, encode, supervised
-from attacks_ref.workbench import load_model, load_tokenizer
 from detectors.words_together import WordsTogether
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Finding, Lead, Outcome, Severity
@@ -27,7 +25,6 @@ def base(tmp_path_factory):
 def composite(base, tmp_path_factory):
     """Answers with a word of its prompt; where both keys are, with another."""
     path = tmp_path_factory.mktemp("model") / "composite"
-    model, tokenizer = load_model(base), load_tokenizer(base)
     words = [word for word in WORLD.vocabulary() if word not in (*KEYS, ANSWER)]
     rng = random.Random(0)
     rows = []
@@ -38,11 +35,7 @@ def composite(base, tmp_path_factory):
         for key in keys:
             prompt.insert(rng.randrange(len(prompt) + 1), key)
         rows.append(dialogue("", "", " ".join(prompt), answer))
-    schedule = Schedule(learning_rate=5e-3, steps=450, batch=32)
-    supervised(model.requires_grad_(True), encode(tokenizer, rows), schedule, seed=0)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return learnt(base, path, rows, steps=450)
 
 
 def answers(path, base, **options):
