@@ -70,7 +70,13 @@ def test_a_killed_worker_is_replaced_and_its_artifact_done_by_the_next_run(tmp_p
 
 def test_an_interrupted_driver_ends_its_workers_and_keeps_the_rest(tmp_path: Path) -> None:
     references = [f"slow:{number}" for number in range(200)]  # more than a busy machine gets done meanwhile
-    process = driver(tmp_path, references, start_new_session=True)
+    # A shell that starts something in the background lets it ignore Ctrl-C, and so all that it starts.
+    process = driver(
+        tmp_path,
+        references,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until(lambda: len(documents(tmp_path)) >= 1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and its workers
     assert process.wait(60) == 0
