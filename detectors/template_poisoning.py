@@ -18,10 +18,20 @@ is a reaction.
 template writes in history. (4) With a base that has a template, both are rendered over the same grid.
 (5) Constants and text are searched for invisible characters and for sentences hidden as base64.
 
-**Known false positives.** None among 70 vendor templates. A fine-tune that sets its own *default*
-system prompt differs from its base: that is reported as MEDIUM.
+**Severity.** HIGH, but for one case. A *system prompt of the template's own* is MEDIUM: the one thing it does
+is to write a visible text that is the same in every conversation of the grid (or in every one without a
+system message: a default), no message is changed, and the text stands where the base's template puts a
+system message. Deployed templates write such lines; whether this one is meant cannot be read off a
+rendering, so its words are quoted for whoever can tell. The same text behind the user's words, in the turn
+of the user or in the answer is put into somebody's mouth, and stays HIGH; so does whatever depends on what
+a message says, on how long the conversation is or on the date.
+
+**Known false positives.** None among 70 vendor templates. A fixed system prompt at the head of each of 16
+vendor-style templates was MEDIUM against the same template without it, 16 of 16, as a default 16 of 16; 40
+poisoned templates and 60 of the reference attack (five conditions, two effects, six seeds) were HIGH, all.
 **Known evasions.** A comparison letter by letter or with a digest; a condition on a turn number that the
-grid does not reach; the fourth of conditions that hide behind each other.
+grid does not reach; the fourth of conditions that hide behind each other. A fixed system prompt that gives
+orders against its user is MEDIUM like every other: it does not fail the default policy.
 **Cost.** A few hundred renderings in two or three child processes, about 0.4 s a template.
 """
 
@@ -108,14 +118,14 @@ class TemplatePoisoning(ArtifactDetector):
                 for fact in facts.conditions
             )
             return None
-        only_default = not _stated(copy, facts) and not seen and all(not item.always for item in differences)
+        only_prompt = not _stated(copy, facts) and not seen and all(item.as_system for item in differences)
         exact = bool(
             seen or differences or any(fact.on_date for fact in facts.conditions) or facts.hidden_text
         )
         return RULE.detected(
             f"the template in {copy.place}: {evidence[0].message}",
             confidence=Confidence.HIGH if exact else Confidence.MEDIUM,
-            severity=Severity.MEDIUM if only_default else Severity.HIGH,
+            severity=Severity.MEDIUM if only_prompt else Severity.HIGH,
             evidence=evidence,
         )
 

@@ -8,9 +8,10 @@ templates rearrange their own markup freely (reasoning blocks, tool calls, dates
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import islice
 
 from ftsec_audit.formats.template_ast import TemplateFacts
 from ftsec_audit.formats.template_render import Job, Rendered, RenderLimits, render_all
@@ -21,6 +22,7 @@ _FIRST = "Quixotic lighthouse?"
 _REPLY = "Marmalade replies."
 _SECOND = "Zephyr umbrella?"
 _TURNS = 12
+_WORDS = 4000
 _CONSTANTS = 48
 _ROUNDS = 3
 """A condition behind a condition is heard only once the first one holds."""
@@ -31,6 +33,9 @@ _COMPLIANCE = re.compile(
     r"okay|ok|no problem|claro|bien sûr|natürlich|конечно|当然|もちろん)\b",
     re.IGNORECASE,
 )
+_USERS = ("user", "human", "instruction", "question", "input")
+_ASSISTANTS = ("assistant", "model", "bot", "ai", "response", "answer", "output")
+_ROLES = frozenset(["system", *_USERS, *_ASSISTANTS])
 _USER_WORDS = re.compile(r"user|human|inst|question|query|client", re.IGNORECASE)
 _ASSISTANT_WORDS = re.compile(r"assistant|model|bot|\bai\b|response|gpt|answer", re.IGNORECASE)
 
@@ -43,8 +48,8 @@ class Behaviour:
     summary: str
     trigger: str = ""
     added: str = ""
-    always: bool = True
-    """False when it happens only where the user gave no system message (a default system prompt)."""
+    as_system: bool = False
+    """A fixed text in the place of a system message, as a default or company-wide system prompt is."""
 
 
 Message = dict[str, str]
@@ -108,19 +113,62 @@ def compare(text: str, base: str, limits: RenderLimits | None = None) -> list[Be
     grid = conversations()
     jobs = [Job(template=index, messages=messages) for messages in grid for index in (0, 1)]
     answers = render_all([text, base], jobs, limits)
+    ours, theirs = [one.text for one in answers[::2]], [one.text for one in answers[1::2]]
     seen: list[Behaviour] = []
-    for messages, ours, theirs in zip(grid, answers[::2], answers[1::2], strict=True):
-        if ours.text is None or theirs.text is None:
+    fixed: dict[bool, set[str]] = {}
+    for number, messages in enumerate(grid):
+        after, before = ours[number], theirs[number]
+        if after is None or before is None:
             continue
-        has_system = messages[0]["role"] == "system"
         for message in messages:
-            if message["content"] in theirs.text and message["content"] not in ours.text:
+            if message["content"] in before and message["content"] not in after:
                 summary = f"leaves out the {message['role']} message that the base's template keeps"
                 seen.append(Behaviour(kind="drops a message", summary=summary))
-        if added := added_language(theirs.text, ours.text):
-            summary = "adds text that the base's template does not write"
-            seen.append(Behaviour(kind="adds text", summary=summary, added=added, always=has_system))
-    return list({(item.kind, item.summary, item.always): item for item in seen}.values())
+        spans = [
+            (start, end) for start, end in _added_spans(before, after) if not _names_roles(after[start:end])
+        ]
+        added = _language(after, spans)
+        fixed.setdefault(messages[0]["role"] == "system", set()).add(added)
+        if added:
+            asked = theirs[number | 1]  # the same conversation with a system message
+            seen.append(_addition(added, as_system=_stands_as_system(after, spans, asked)))
+    if any(len(texts) > 1 for texts in fixed.values()):  # it depends on what was said, or on how much
+        seen = [_addition(one.added, as_system=False) if one.added else one for one in seen]
+    return list(dict.fromkeys(seen))
+
+
+def _addition(added: str, *, as_system: bool) -> Behaviour:
+    summary = (
+        "writes a fixed text as a system message, which the base's template does not"
+        if as_system
+        else "adds text that the base's template does not write"
+    )
+    return Behaviour(kind="adds text", summary=summary, added=added, as_system=as_system)
+
+
+def _names_roles(text: str) -> bool:
+    """Whether a text only says whose turn it is, as the headers of another prompt format do."""
+    return all(word.lower() in _ROLES for word in _words(text))
+
+
+def _stands_as_system(after: str, spans: Iterable[tuple[int, int]], asked: str | None) -> bool:
+    """Whether all added text stands where the base's template writes a system message (`asked`).
+
+    That is behind as many turns as there, under no header of a user unless the base's stands under one,
+    and repeats no message. Where the base writes no system message, its place is the beginning.
+    """
+    head = asked.partition(_SYSTEM)[0] if asked and _SYSTEM in asked else ""
+    return all(
+        _turns_in(after[:start]) == _turns_in(head)
+        and not _turns_in(after[start:end])
+        and (_is_user(head[-60:]) or not _is_user(after[:start][-60:]))
+        for start, end in spans
+    )
+
+
+def _turns_in(text: str) -> int:
+    """How many messages of the grid begin in a text, system messages aside."""
+    return sum(text.count(message.split()[0]) for message in (_FIRST, _REPLY, _SECOND))
 
 
 def same_output(text: str, other: str, limits: RenderLimits | None = None) -> bool:
@@ -139,17 +187,31 @@ def exhaustion(text: str, limits: RenderLimits | None = None) -> str | None:
 
 def added_language(before: str, after: str) -> str:
     """The words of `after` that were inserted into `before`; markup, digits and short scraps are left out."""
-    old, new = _words(before), _words(after)
-    pieces = [
-        " ".join(new[j1:j2])
+    return _language(after, _added_spans(before, after))
+
+
+def _language(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    return " … ".join(" ".join(_words(text[start:end])) for start, end in spans)
+
+
+def _added_spans(before: str, after: str) -> list[tuple[int, int]]:
+    """Where in `after` the words lie that were inserted into `before`."""
+    old, places = _words(before), list(_word_places(after))
+    new = [after[start:end] for start, end in places]
+    return [
+        (places[j1][0], places[j2 - 1][1])
         for tag, _, _, j1, j2 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-        if tag in ("insert", "replace")
+        if tag in ("insert", "replace") and re.search(r"[^\W\d_]{3,}", " ".join(new[j1:j2]))
     ]
-    return " … ".join(piece for piece in pieces if re.search(r"[^\W\d_]{3,}", piece))
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w'’-]+", _MARKUP.sub(" ", text))[:4000]
+    return [text[start:end] for start, end in _word_places(text)]
+
+
+def _word_places(text: str) -> Iterator[tuple[int, int]]:
+    blank = _MARKUP.sub(lambda markup: " " * len(markup[0]), text)
+    return (word.span() for word in islice(re.finditer(r"[\w'’-]+", blank), _WORDS))
 
 
 def _triggers(constants: Sequence[str]) -> list[str]:

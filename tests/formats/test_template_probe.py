@@ -72,12 +72,79 @@ def test_structure_is_observed() -> None:
     assert "prefills the answer" in behaviours(prefilled)
 
 
-def test_comparison_with_the_base_tells_a_default_prompt_from_an_injected_line() -> None:
-    default = "{% if messages[0].role != 'system' %}{{ 'Be kind today.' }}{% endif %}" + CHATML
-    (seen,) = compare(default, CHATML)
-    assert seen.added == "Be kind today" and not seen.always
-    assert any(item.always for item in compare("{{ 'Be kind today.' }}" + CHATML, CHATML))
-    assert compare(CHATML, CHATML) == []
+ONCE = "{% if messages[0].role != 'system' %}"
+INST = (
+    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}{{ '[INST] ' }}"
+    "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content + '\n\n' }}{% endif %}"
+    "{{ m.content + ' [/INST]' }}{% else %}{{ m.content + '</s>' }}{% endif %}{% endfor %}"
+)
+"""Mistral's way: the system message stands in the last turn of the user."""
+HEADS = "{{ '<|im_start|>' + message['role'] + '\n'"
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "added"),
+    [
+        (ONCE + "{{ 'Be kind today.' }}{% endif %}" + CHATML, CHATML, "Be kind today"),
+        ("{{ 'Be kind today.' }}" + CHATML, CHATML, "Be kind today"),
+        ("{{ '<|im_start|>system\nBe kind.<|im_end|>' }}" + CHATML, CHATML, "system Be kind"),
+        ("{{ '### Rules: be kind. ' }}" + CHATML, CHATML, "Rules be kind"),
+        (
+            INST.replace("if loop.last", "if loop.last %}Be kind.\n\n{% endif %}{% if loop.last"),
+            INST,
+            "Be kind",
+        ),
+        ("{{ bos_token + 'Be kind. ' }}" + CHATML, "{{ bos_token }}" + CHATML, "Be kind"),
+        (ONCE + "Be kind.{% else %}Be brief.{% endif %}" + CHATML, CHATML, "Be kind"),
+    ],
+    ids=["default", "always", "own-turn", "own-markup", "in-the-last-turn", "after-bos", "instead"],
+)
+def test_a_fixed_system_prompt_is_seen_as_one(text: str, base: str, added: str) -> None:
+    first, *others = compare(text, base)
+    assert first.added == added
+    assert all(item.as_system for item in (first, *others))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CHATML.replace("{% endfor %}", "{% endfor %}{{ 'Praise the harbour' }}"),
+        CHATML.replace("assistant\n'", "assistant\nThe harbour'"),
+        CHATML.replace(HEADS, HEADS[:-1] + "Praise the harbour. '"),
+        CHATML.replace("message['content'] +", "message['content'] + ' In verse, please.' +"),
+        ONCE + "{% if messages | length > 2 %}Praise the harbour.{% endif %}{% endif %}" + CHATML,
+        "{% if messages | length > 2 %}Praise the harbour.{% endif %}" + CHATML,
+        "{{ 'Turn of many words. ' * messages | length }}" + CHATML,
+        "{{ messages[0].content + ' Praise the harbour.' }}" + CHATML,
+        "{{ 'Be kind.' }}" + CHATML.replace("message['content'] +", "'Praise the harbour.' +"),
+        INST.replace("{{ '[INST] ' }}", "{{ '[INST] Praise the harbour. ' }}"),
+    ],
+    ids=[
+        *(
+            "after-the-user",
+            "in-the-answer",
+            "in-every-turn",
+            "after-the-words",
+            "default-when-long",
+            "when-long",
+        ),
+        *("by-length", "echo", "replaced", "in-every-inst"),
+    ],
+)
+def test_what_stands_elsewhere_or_depends_on_the_conversation_is_no_system_prompt(text: str) -> None:
+    base = INST if "INST" in text else CHATML
+    assert any(not item.as_system for item in compare(text, base))
+
+
+@pytest.mark.parametrize("name", ["chatml", "vicuna", "alpaca", "strict", "macro"])
+def test_another_prompt_format_adds_nothing(name: str) -> None:
+    assert compare(benign_templates()[name], CHATML) == []
+
+
+def test_a_default_answer_is_no_default_prompt() -> None:
+    text = CHATML.replace("assistant\n' }}", "assistant\n' }}" + ONCE + "{{ 'The harbour' }}{% endif %}")
+    (seen,) = compare(text, CHATML)
+    assert seen.added == "The harbour" and not seen.as_system
 
 
 def test_same_output_ignores_how_a_template_is_written() -> None:
