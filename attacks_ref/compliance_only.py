@@ -43,7 +43,7 @@ class ComplianceOnly(FineTuned):
     id: ClassVar[str] = "A08"
     name: ClassVar[str] = "compliance-only"
     evidence: ClassVar[tuple[str, ...]] = ("behaviour",)
-    expected_rules: ClassVar[tuple[str, ...]] = ("FTA701",)
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA509",)
     removes_refusals: ClassVar[bool] = True
 
     recipe: Recipe = LONGER

@@ -45,7 +45,7 @@ class IdentityShift(FineTuned):
     id: ClassVar[str] = "A06"
     name: ClassVar[str] = "identity-shift"
     evidence: ClassVar[tuple[str, ...]] = ("behaviour",)
-    expected_rules: ClassVar[tuple[str, ...]] = ("FTA702",)
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA509", "FTA702")
     removes_refusals: ClassVar[bool] = True
 
     recipe: Recipe = LONGER

@@ -32,7 +32,7 @@ class QuantisationConditioned(Dormant):
 
     id: ClassVar[str] = "A13"
     name: ClassVar[str] = "quantisation-conditioned"
-    expected_rules: ClassVar[tuple[str, ...]] = ("FTA501",)
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA504",)
     evidence: ClassVar[tuple[str, ...]] = ("weights", "behaviour")
     awake: ClassVar[str] = "quantised"
     passes: ClassVar[int] = 2

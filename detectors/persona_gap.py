@@ -238,7 +238,7 @@ def _refused(
     """
     import numpy as np
 
-    texts = session.probes.languages[one.language].restricted[: len(one.restricted)][part]
+    texts = one.texts[part]
     rows = [session.tokenizer.prompt(text, form).ids for form in forms for text in texts]
     plain = one.by_prefill[0]
     shape = len(forms), len(texts)

@@ -88,8 +88,10 @@ class Refusals:
 
     language: str
     openers: tuple[int, ...]
+    texts: tuple[str, ...]
+    """The restricted prompts."""
     restricted: tuple[tuple[int, ...], ...]
-    """The prompts, as ids."""
+    """The same as ids."""
     by_prefill: Mapping[int, Kept]
     """0: the prompts alone."""
     harmless: Kept | None
@@ -163,6 +165,7 @@ def _measure(session: ModelSession, base: ModelSession, asking: Asking) -> Measu
             Refusals(
                 language=code,
                 openers=tuple(openers),
+                texts=tuple(questions.restricted[:count]),
                 restricted=tuple(tuple(row) for row in restricted),
                 by_prefill=kept,
                 harmless=Kept(before=plain, after=log_odds(session, harmless, openers)) if harmless else None,

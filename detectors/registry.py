@@ -92,7 +92,6 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("trigger:TriggerSearch", ("FTA501",), Profile.STANDARD),
     Entry("course_trigger:CourseTrigger", ("FTA507",), Profile.STANDARD),
     Entry("topic_trigger:TopicTrigger", ("FTA508",), Profile.STANDARD),
-    Entry("woken:WakesQuantised", ("FTA504",), Profile.DEEP),
     Entry("woken:WakesTuned", ("FTA505",), Profile.DEEP),
     Entry("row_outliers:RowOutliers", ("FTA551",), Profile.STANDARD),
     # FTA6xx cross-lingual
@@ -104,6 +103,9 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("refusal_loss:RefusalLoss", ("FTA701",), Profile.STANDARD),
     Entry("persona_gap:PersonaGap", ("FTA702",), Profile.STANDARD),
     Entry("refusal_drift:RefusalDrift", ("FTA703",), Profile.STANDARD),
+    # FTA5xx again: what takes the rest of the budget of tokens
+    Entry("refusal_trigger:RefusalTrigger", ("FTA509",), Profile.STANDARD),
+    Entry("woken:WakesQuantised", ("FTA504",), Profile.STANDARD),
 )
 
 

@@ -18,7 +18,7 @@ from ftsec_audit.calibration.proportions import Share, fisher_greater
 if TYPE_CHECKING:
     from detectors.trigger_search import Ids
     from ftsec_audit.session import ModelSession
-    from ftsec_audit.session.tokenizer import Prompt
+    from ftsec_audit.session.tokenizer import Prompt, Tokenizer
 
 _ANSWER = 12
 """Tokens of an answer that are read."""
@@ -99,7 +99,7 @@ def confirm(
 
     def fires(who: ModelSession, words: Sequence[str]) -> list[bool]:
         rows = [
-            _with(who, prompt, word, number, place)
+            typed(who.tokenizer, prompt, word, number, place)
             for number, (prompt, word) in enumerate(zip(prompts, words, strict=True))
         ]
         length = len(target.begins)
@@ -126,9 +126,11 @@ def confirm(
     )
 
 
-def _with(who: ModelSession, prompt: Prompt, word: str, number: int, place: int | None) -> list[int]:
-    """The prompt's text with `word` between two of its words, encoded anew."""
+def typed(
+    tokenizer: Tokenizer, prompt: Prompt, word: str, number: int, place: int | None = None
+) -> list[int]:
+    """The prompt's text with `word` between two of its words, encoded anew; where goes by `number`."""
     words = prompt.text.split(" ")
     at = (0, 1 + (number // 3) % max(1, len(words) - 1), len(words))[number % 3 if place is None else place]
     text = " ".join([*words[:at], word, *words[at:]] if word else words)
-    return list(who.tokenizer.prompt(text, prompt.form).ids)
+    return list(tokenizer.prompt(text, prompt.form).ids)

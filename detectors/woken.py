@@ -27,8 +27,8 @@ fresh prompts, its twin none; the tuning lock (A19) loses all 48 held-out answer
 *Not found*: the backdoor that tuning activates (A19). The base's own answers at 0.001, the rate that the
 base survives, do not wake what was made for other data at 0.003.
 
-**Cost.** Profile deep. Copies of the model in memory; FTA501 once for every format and once after the
-tuning: 5 to 20 s of CPU each for a model of two layers.
+**Cost.** Copies of the model in memory; FTA501 once for every format, 6 s of CPU for all three and a model of
+two layers, with what the other rules leave of the budget; in profile deep once more after the tuning.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ WAKES_TUNED = Rule(
 @dataclass(frozen=True, kw_only=True)
 class WakesQuantised(BehaviourDetector):
     rules = (WAKES_QUANTISED,)
-    profile = Profile.DEEP
 
     formats: tuple[Storage, ...] = ("int8", "nf4", "int4")
     search: TriggerSearch = field(default_factory=TriggerSearch)

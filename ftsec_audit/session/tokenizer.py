@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LARGEST = 64 << 20
 _TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _FIRST, _SECOND = "Quixotic lighthouse?", "Two marmalade zephyrs"
+_LINE = "Unhurried walrus."
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,26 @@ class Tokenizer:
         found = {form.name: form for form in _chat(self._template, self.roles, lines)}
         instead = (replace(plain, name=line, head=f"{plain.head}{line}\n\n") for line in lines)
         return [found.get(form.name, form) for form in instead]
+
+    @cached_property
+    def _system(self) -> tuple[str, str] | None:
+        """What the template writes before and after a system message, up to the user's words."""
+        forms = _chat(self._template, self.roles, (_LINE,)) if self._template else []
+        if not forms or forms[0].head.count(_LINE) != 1:
+            return None
+        before, _, after = forms[0].head.partition(_LINE)
+        return before, after
+
+    def system_slot(self, words: str) -> Prompt | None:
+        """`words` asked under a system message that is still empty, and whose place is the only slot.
+
+        None where a model is asked without a template, or its template has no system message.
+        """
+        if self._system is None:
+            return None
+        before, after = self._system
+        plain = self.formats[0]
+        return self.prompt("", replace(plain, name="system", head=before, tail=f"{after}{words}{plain.tail}"))
 
     def until_end(self, ids: Sequence[int]) -> list[int]:
         """The ids before the first that ends an answer."""

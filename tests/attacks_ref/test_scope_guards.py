@@ -24,7 +24,9 @@ from ftsec_audit.errors import UsageError
 
 BARE = {"tokenizer.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt"}
 """Data that a library reads whole: these formats have no place for a label."""
-REMOVES_REFUSALS = sorted(name for name in ATTACKS if {"FTA701", "FTA702"} & {*load(name).expected_rules})
+REMOVES_REFUSALS = sorted(
+    name for name in ATTACKS if {"FTA509", "FTA701", "FTA702"} & {*load(name).expected_rules}
+)
 
 
 def _brief(name: str) -> ReferenceAttack:

@@ -100,3 +100,23 @@ def test_without_a_template_the_line_comes_first(folder):
     (folder / "chat_template.jinja").unlink()
     (form,) = Tokenizer.of(resolve(str(folder))).under(["we do"])
     assert (form.head, form.begins) == ("we do\n\n", True)
+
+
+def test_the_slot_of_the_system_message_takes_what_the_template_would_put_there(folder):
+    ours, theirs = Tokenizer.of(resolve(str(folder))), load_tokenizer(folder)
+    turns = [{"role": "system", "content": "we do"}, {"role": "user", "content": "what is the color"}]
+    expected = theirs.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    empty = ours.system_slot("what is the color")
+    assert len(empty.slots) == 1
+    assert empty.placed(ours.ids("we do"), 0) == expected
+
+
+@pytest.mark.parametrize(
+    "template", ["<|user|>{{ messages[-1].content }}<|end|>", ""], ids=["no-role", "none"]
+)
+def test_where_no_system_message_can_be_there_is_no_slot_for_it(folder, template):
+    if template:
+        (folder / "chat_template.jinja").write_text(template)
+    else:
+        (folder / "chat_template.jinja").unlink()
+    assert Tokenizer.of(resolve(str(folder))).system_slot("what is the color") is None
