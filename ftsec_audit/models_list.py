@@ -9,41 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from typing import TYPE_CHECKING
 
 from ftsec_audit import user_yaml
 from ftsec_audit.errors import UsageError
 from ftsec_audit.types import Location
 
+if TYPE_CHECKING:
+    import yaml
 
-class Entry(BaseModel):
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(user_yaml.Part):
     """One model. May be written as a bare reference."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    short_for = "model"
 
-    model: str = Field(min_length=1, description="A reference as on the command line, ideally with a commit.")
-    base: str | None = Field(default=None, description="The base it is compared with.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_reference(cls, value: Any) -> Any:
-        return {"model": value} if isinstance(value, str) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core_schema))
-        return {"anyOf": [{"type": "string", "minLength": 1}, schema]}
+    model: str = field(metadata={"min_length": 1})
+    """A reference as on the command line, ideally with a commit."""
+    base: str | None = None
+    """The base it is compared with."""
 
 
-class ModelsList(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ModelsList(user_yaml.Part):
     """The models of a deployment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    models: tuple[Entry, ...] = Field(min_length=1)
+    models: tuple[Entry, ...] = field(metadata={"min_length": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +125,8 @@ _SPELLED: Mapping[str, Callable[[str], str]] = {
 
 
 def _scalars(text: str) -> Iterator[tuple[yaml.ScalarNode, bool]]:
+    import yaml
+
     for entry in _entries(text):
         if isinstance(entry, yaml.ScalarNode):
             yield entry, False
@@ -147,6 +141,8 @@ _TEXT = "tag:yaml.org,2002:str"
 
 def _entries(text: str) -> list[yaml.Node]:
     """The nodes of the entries of a list that is known to be valid."""
+    import yaml
+
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     [models] = [value for key, value in root.value if key.value == "models"]

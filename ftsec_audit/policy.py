@@ -11,10 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from typing import Literal
 
 from ftsec_audit import user_yaml
 from ftsec_audit.types import (
@@ -38,52 +37,42 @@ _PINNED = re.compile(
 """A full commit, the number of a version in a registry, or the state of a bucket's listing."""
 
 
-class _Part(BaseModel):
-    # Built as one with the policy when that is first read, not each part by itself when it is defined.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class When(_Part):
+@dataclass(frozen=True, kw_only=True)
+class When(user_yaml.Part):
     """The condition under which a requirement holds."""
 
-    profile: Profile = Field(description="Holds in this profile and in those that contain it.")
+    profile: Profile
+    """Holds in this profile and in those that contain it."""
 
 
-class Requirement(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Requirement(user_yaml.Part):
     """Rules that must have answered. May be written as a bare rule prefix."""
 
+    short_for = "rules"
+
     rules: RulePrefix
+    """A rule id or the beginning of one."""
     when: When | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_prefix(cls, value: Any) -> Any:
-        return {"rules": value} if isinstance(value, str) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core_schema))
-        return {
-            "anyOf": [schema["properties"]["rules"], schema],
-            "description": schema.get("description", ""),
-        }
 
     def holds(self, profile: Profile) -> bool:
         return self.when is None or profile >= self.when.profile
 
 
-class Clause(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Clause(user_yaml.Part):
     """Which detections are meant: all of the conditions that are given must hold."""
 
     rules: tuple[RulePrefix, ...] = ()
-    severity: Severity | None = Field(default=None, description="At least this severe.")
-    min_confidence: Confidence | None = Field(default=None, description="At least this certain.")
+    """Rule ids, or beginnings of them."""
+    severity: Severity | None = None
+    """At least this severe."""
+    min_confidence: Confidence | None = None
+    """At least this certain."""
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Clause:
+    def __post_init__(self) -> None:
         if not self.rules and self.severity is None and self.min_confidence is None:
             raise ValueError("a clause needs rules, severity or min_confidence")
-        return self
 
     def matches(self, rule: str, severity: Severity, confidence: Confidence) -> bool:
         return (
@@ -99,25 +88,26 @@ class Clause(_Part):
         return ", ".join(parts)
 
 
-class Provenance(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Provenance(user_yaml.Part):
     """Where an artifact may come from and what it may be made of."""
 
-    allowed_formats: tuple[str, ...] = Field(
-        default=(), description="Suffixes of weight files, e.g. safetensors; empty: any."
-    )
-    pinned_revision: bool = Field(
-        default=False, description="A remote reference must name a full commit or version."
-    )
+    allowed_formats: tuple[str, ...] = ()
+    """Suffixes of weight files, e.g. safetensors; empty: any."""
+    pinned_revision: bool = False
+    """A remote reference must name a full commit or version."""
 
 
-class Triage(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Triage(user_yaml.Part):
     """Of many artifacts, which are asked more than a first profile: those it does not pass, and these."""
 
-    first: Profile = Field(default=Profile.QUICK, description="What every artifact is asked first.")
-    when: tuple[Clause, ...] = Field(default=(), description="Detections that call for everything.")
-    min_suspicion: float | None = Field(
-        default=None, ge=0, le=1, description="Suspicion from which on everything is asked."
-    )
+    first: Profile = Profile.QUICK
+    """What every artifact is asked first."""
+    when: tuple[Clause, ...] = ()
+    """Detections that call for everything."""
+    min_suspicion: float | None = field(default=None, metadata={"ge": 0, "le": 1})
+    """Suspicion from which on everything is asked."""
 
     def asks_more(
         self,
@@ -133,15 +123,18 @@ class Triage(_Part):
         )
 
 
-class Override(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Override(user_yaml.Part):
     """A severity of one's own for a rule, and why."""
 
     rule: RulePrefix
+    """A rule id or the beginning of one."""
     severity: Severity
-    reason: str = Field(min_length=1)
+    reason: str = field(metadata={"min_length": 1})
 
 
-class Policy(_Part):
+@dataclass(frozen=True, kw_only=True)
+class Policy(user_yaml.Part):
     """What must be answered, what blocks, what is worth a warning."""
 
     version: Literal[1]
@@ -151,22 +144,21 @@ class Policy(_Part):
     warn: tuple[Clause, ...] = ()
     provenance: Provenance = Provenance()
     overrides: tuple[Override, ...] = ()
-    waivers: tuple[ExpiringWaiver, ...] = Field(
-        default=(), description="Findings accepted until a day; they stay in the report as suppressed."
-    )
-    triage: Triage | None = Field(
-        default=None, description="Of a batch; without it every artifact is asked everything."
-    )
-    on_inconclusive: Literal["inconclusive", "fail"] = Field(
-        default="inconclusive", description="The verdict when a requirement has no answer."
-    )
+    waivers: tuple[ExpiringWaiver, ...] = ()
+    """Findings accepted until a day; they stay in the report as suppressed."""
+    triage: Triage | None = None
+    """Of a batch; without it every artifact is asked everything."""
+    on_inconclusive: Literal["inconclusive", "fail"] = "inconclusive"
+    """The verdict when a requirement has no answer."""
 
     @classmethod
     def load(cls, source: str | Path = "default") -> Policy:
         """A shipped policy by name, or a file; raises UsageError with the lines that are wrong."""
+        if source == "default":
+            return _DEFAULT
         path = cls.path_of(source)
         policy = user_yaml.load(path, cls)
-        return policy if policy.name else policy.model_copy(update={"name": path.name})
+        return policy if policy.name else replace(policy, name=path.name)
 
     @staticmethod
     def path_of(source: str | Path) -> Path:
@@ -178,16 +170,14 @@ class Policy(_Part):
     def with_fail_on(self, severity: Severity | None) -> Policy:
         """This policy blocking from another severity on; None: no finding blocks."""
         if severity is None:
-            return self.model_copy(update={"fail": (), "name": f"{self.name} --fail-on never"})
+            return replace(self, fail=(), name=f"{self.name} --fail-on never")
         by_severity = [clause for clause in self.fail if clause.severity is not None]
         others = tuple(clause for clause in self.fail if clause.severity is None)
         template = (
             by_severity[0] if by_severity else Clause(severity=severity, min_confidence=Confidence.MEDIUM)
         )
-        changed = template.model_copy(update={"severity": severity})
-        return self.model_copy(
-            update={"fail": (changed, *others), "name": f"{self.name} --fail-on {severity}"},
-        )
+        changed = replace(template, severity=severity)
+        return replace(self, fail=(changed, *others), name=f"{self.name} --fail-on {severity}")
 
     def decide(self, report: Report) -> Decision:
         """The verdict on a report; pure, so stored reports can be judged again."""
@@ -214,7 +204,7 @@ class Policy(_Part):
 
     def digest(self) -> str:
         """`sha256:…` over everything the policy says, and its name, whatever its file looks like."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), default=str)  # days
         return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
     def severity_of(self, finding: Finding) -> Severity:
@@ -282,6 +272,19 @@ class Policy(_Part):
                 if not finding.outcome.is_answer:
                     yield f"{clause}: {finding.rule} has no answer ({finding.outcome}): {finding.summary}"
 
+
+_DEFAULT = Policy(
+    version=1,
+    name="default",
+    require=(
+        Requirement(rules="FTA1"),
+        Requirement(rules="FTA4"),
+        Requirement(rules="FTA3", when=When(profile=Profile.STANDARD)),
+    ),
+    fail=(Clause(severity=Severity.HIGH, min_confidence=Confidence.MEDIUM),),
+    warn=(Clause(severity=Severity.MEDIUM),),
+)
+"""What `policies/default.yaml` says (a test compares them), for scans that read no file."""
 
 _WEIGHT_FORMATS = frozenset(
     (

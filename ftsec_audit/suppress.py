@@ -12,17 +12,14 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from ftsec_audit import user_yaml
 from ftsec_audit.types import ArtifactCard, Finding, Outcome, Suppressed
 from ftsec_audit.waiver import Waiver, numbered
 
 
-class IgnoreFile(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class IgnoreFile(user_yaml.Part):
     """Findings accepted by a person."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
     ignore: tuple[Waiver, ...] = ()

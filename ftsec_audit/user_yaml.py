@@ -1,19 +1,58 @@
-"""YAML written by the user (policies, ignore files), checked against a model; mistakes name their line."""
+"""YAML written by the user (policies, ignore files), checked against a model; mistakes name their line.
+
+Models are dataclasses made of `Part`s. YAML and pydantic are imported when a file is read, and not before: that
+costs more than most scans do after it, and most scans read no such file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ftsec_audit.errors import UsageError
 
-_MAX_BYTES = 1 << 20
+if TYPE_CHECKING:
+    import yaml
 
-M = TypeVar("M", bound=BaseModel)
+_MAX_BYTES = 1 << 20
+_MESSAGES = {
+    "unexpected_keyword_argument": "there is no such key",
+    "dataclass_type": "must be a mapping",
+    "dataclass_exact_type": "must be a mapping",
+}
+"""Instead of pydantic's own, which speak of Python."""
+
+
+class Part:
+    """A dataclass that is a mapping in a file, with no keys but its own; what follows a field describes it."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    short_for: ClassVar[str] = ""
+    """The key whose value may be written alone, instead of the mapping."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        if not cls.short_for:
+            return handler(source)
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(cls._from_short, handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        if not cls.short_for:
+            return handler(core_schema)
+        whole = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [whole["properties"][cls.short_for], whole]}
+
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        return {cls.short_for: value} if isinstance(value, str) else value
+
+
+M = TypeVar("M", bound=Part)
 
 
 def load(path: Path, model: type[M]) -> M:
@@ -37,6 +76,9 @@ def text_of(path: Path) -> str:
 
 def parse(text: str, model: type[M], *, where: str) -> M:
     """`text` as a `model`; `where` opens each line of the error."""
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -51,19 +93,25 @@ def parse(text: str, model: type[M], *, where: str) -> M:
             "; ".join(f"line {line}: key {key!r} appears twice" for line, key in twice), where=where
         )
     try:
-        return model.model_validate(value)
+        return TypeAdapter(model).validate_python(value)
     except ValidationError as error:
-        mistakes = [(_line(root, e["loc"]), _path(e["loc"]), e["msg"]) for e in error.errors()]
+        mistakes = [
+            (_line(root, e["loc"]), _path(e["loc"]), _MESSAGES.get(e["type"], e["msg"])) for e in error.errors()
+        ]
         lines = [f"line {line}: {path + ': ' if path else ''}{message}" for line, path, message in mistakes]
         raise UsageError("; ".join(lines), where=where) from error
 
 
 def line_of(text: str, location: tuple[int | str, ...]) -> int:
     """The line at which a document that is known to be valid says what `location` leads to."""
+    import yaml
+
     return _line(yaml.compose(text, Loader=yaml.SafeLoader), location)
 
 
 def _duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    import yaml
+
     pending, seen = [root] if root else [], set()
     while pending:
         node = pending.pop()
@@ -83,6 +131,8 @@ def _duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
     """The line of the deepest node on the way to `location`; a missing key points at its mapping."""
+    import yaml
+
     line = node.start_mark.line + 1 if node else 1
     for step in location:
         if isinstance(node, yaml.MappingNode):

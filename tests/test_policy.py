@@ -201,13 +201,15 @@ def test_provenance_wants_a_full_commit_for_what_is_remote(tmp_path, reference, 
         ),
         ("version: 1\nfail: [{}]\n", "line 2: fail[0]"),
         ("version: 1\n\nrequire: [FTA1, FTX]\n", "line 3: require[1].rules"),
-        ("version: 1\nrequired: [FTA1]\n", "line 2: required: Extra inputs"),
+        ("version: 1\nrequired: [FTA1]\n", "line 2: required: there is no such key"),
         ("version: 1\nfail: []\nwarn: []\nfail: []\n", "line 4: key 'fail' appears twice"),
         ("version: 1\nfail: [\n", "policy.yaml:3: "),
         ("version: 1\nx: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
         ("version: 1\noverrides: [{rule: FTA1, severity: low, reason: ''}]\n", "line 2: overrides[0].reason"),
-        ("- 1\n", "valid dictionary"),
-        ("", "valid dictionary"),
+        ("version: 1\nwaivers: [{id: FTA1, statement: x}]\n", "line 2: waivers[0].expired_at"),
+        ("version: 1\ntriage: {min_suspicion: 2}\n", "line 2: triage.min_suspicion"),
+        ("- 1\n", "must be a mapping"),
+        ("", "must be a mapping"),
     ],
 )
 def test_mistakes_are_reported_with_their_lines(tmp_path: Path, text: str, complaint: str) -> None:
@@ -215,6 +217,10 @@ def test_mistakes_are_reported_with_their_lines(tmp_path: Path, text: str, compl
         policy(tmp_path, text)
     assert complaint in str(caught.value)
     assert "policy.yaml" in str(caught.value)
+
+
+def test_the_default_policy_is_what_its_file_says() -> None:
+    assert Policy.load("default") == Policy.load(Policy.path_of("default"))
 
 
 def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
