@@ -37,9 +37,7 @@ class Waiver(Part):
     )
     paths: tuple[str, ...] = field(
         default=(),
-        metadata={
-            "description": "Globs; every piece of evidence must lie in a file that one of them names."
-        },
+        metadata={"description": "Globs; every piece of evidence must lie in a file that one of them names."},
     )
     expired_at: date | None = field(
         default=None, metadata={"description": "From this day on the entry has no effect."}
