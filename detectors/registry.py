@@ -63,6 +63,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("embedding_rows:EmbeddingRows", ("FTA301", "FTA302")),
     Entry("trigger_candidates:TriggerCandidates", ("FTA304",), Profile.STANDARD),
     Entry("copied_rows:CopiedRows", ("FTA305",)),
+    Entry("reserved_rows:ReservedRows", ("FTA306",)),
     # FTA4xx artifact
     Entry("template_injection:TemplateInjection", ("FTA411",)),
     Entry("template_poisoning:TemplatePoisoning", ("FTA412",)),

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ftsec_audit.contracts import Subject
 from ftsec_audit.errors import NotApplicable, Unsupported
 from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
@@ -97,6 +98,8 @@ class Delta:
     """The vocabulary of the base, or of a checkpoint without a base; None where there is neither."""
     parent: NamedWeights | None = None
     """The tensors of the unaligned model that the base was made from, where it is named."""
+    subject: Subject | None = None
+    """Whose change it is: for its small files, such as the tokenizer's. Set by the stream."""
 
     @property
     def role(self) -> str:

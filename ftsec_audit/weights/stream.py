@@ -39,9 +39,7 @@ def deltas(subject: Subject) -> Iterator[Delta]:
     else:
         found = checkpoint_deltas(subject.artifact, base, reason)
         tokens = TokenSpace(base or NamedWeights(subject.artifact))
-    yield from (
-        found if tokens is None else (replace(delta, tokens=tokens, parent=parent) for delta in found)
-    )
+    yield from (replace(delta, tokens=tokens, parent=parent, subject=subject) for delta in found)
     yield from _left_out(index)
 
 
