@@ -242,13 +242,17 @@ def _shapes(artifact: Artifact) -> dict[str, _Shape]:
 
 def _divide(shapes: dict[str, _Shape], fused: Artifact, split: Artifact) -> None:
     """Put the parts of a fused projection in its place where the other side has them one by one."""
-    from ftsec_audit.weights.fused import parts
+    from ftsec_audit.weights.fused import packed_parts, parts
     from ftsec_audit.weights.named_weights import NamedWeights
 
-    for name, those in parts(NamedWeights(fused), NamedWeights(split)).items():
+    own, other = NamedWeights(fused), NamedWeights(split)
+    for name, those in parts(own, other).items():
         del shapes[pairing_key(name)]
         for part in those:
             shapes[pairing_key(part.module)] = _Shape(part.module, part.within.stored_shape)
+    for module, names in packed_parts(own, other).items():
+        whole = shapes.pop(pairing_key(module))
+        shapes |= {pairing_key(name): _Shape(name, whole.shape, comparable=False) for name in names}
 
 
 def _partners(shape: _Shape, other: _Shape | None) -> bool:

@@ -56,6 +56,25 @@ def parts(fused: NamedWeights, split: NamedWeights) -> dict[str, tuple[Part, ...
     return found
 
 
+def packed_parts(fused: NamedWeights, split: NamedWeights) -> dict[str, tuple[str, ...]]:
+    """Modules of `fused` and their parts in `split`, where either is packed: known by name, never compared.
+
+    The shape of a packed weight says nothing, and its numbers cannot be taken apart without its scales.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    claimed: set[str] = set()
+    wholes = [*(module for module, _ in fused.modules()), *(each.module for each in fused.packed.values())]
+    for module in wholes:
+        for names in _names(module):
+            is_packed = bool(fused.find_packed(module)) or any(map(split.find_packed, names))
+            apart = all(split.has(name) and not fused.has(name) for name in names)
+            if is_packed and apart and not split.has(module) and claimed.isdisjoint(names):
+                claimed.update(names)
+                found[module] = tuple(names)
+                break
+    return found
+
+
 def _names(module: str) -> list[list[str]]:
     """The modules that this one may be made of, for every way to call them."""
     bias = ".bias" if module.endswith(".bias") else ""

@@ -58,6 +58,10 @@ class NamedWeights:
         """The packed weight of that module, None where there is none."""
         return self._packed_by_key.get(pairing_key(module))
 
+    def has(self, module: str) -> bool:
+        """Whether that module is there, packed or not."""
+        return bool(self.find_packed(module) or self.named(module))
+
     def transposed(self, module: str) -> bool | None:
         """Whether that module's weight is kept as (in, out); None where the model does not say what it is."""
         kind = model_type(self.config)

@@ -159,6 +159,29 @@ def test_packed_weights_do_not_make_it_another_model(base, tmp_path, scheme, pac
     assert "packed: in name alone" in wrong.summary
 
 
+@pytest.mark.parametrize("scheme", ["gptq", "int8"])
+@pytest.mark.parametrize("packed_side", ["fused", "split"])
+@pytest.mark.parametrize("fused_side", ["subject", "base"])
+def test_a_fused_and_packed_export_is_no_other_model(tmp_path, scheme, packed_side, fused_side):
+    split = write_checkpoint(
+        tmp_path / "split", edit=lambda tensors: pack(tensors, scheme) if packed_side == "split" else tensors
+    )
+    fused = write_checkpoint(
+        tmp_path / "fused",
+        edit=lambda tensors: pack(fuse_all(tensors), scheme) if packed_side == "fused" else fuse_all(tensors),
+    )
+    wrong, changed = outcomes(*((fused, split) if fused_side == "subject" else (split, fused)))
+    assert (wrong.outcome, changed.outcome) == (Outcome.NOT_DETECTED, Outcome.NOT_DETECTED)
+    assert "packed: in name alone" in wrong.summary
+
+
+def test_an_adapter_on_split_names_over_a_fused_base_is_reported(tmp_path):
+    fused = write_checkpoint(tmp_path / "fused", edit=fuse_all)
+    wrong, changed = outcomes(write_adapter(tmp_path / "a"), fused)
+    assert (wrong.outcome, changed.outcome) == (Outcome.DETECTED, Outcome.DETECTED)
+    assert "have no partner" in wrong.summary
+
+
 def test_a_packed_export_of_another_model_differs_where_it_is_not_packed(base, tmp_path):
     packed = write_checkpoint(tmp_path / "packed", seed=7, edit=lambda tensors: pack(tensors, "gptq"))
     wrong, _ = outcomes(packed, base)

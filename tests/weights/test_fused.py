@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders.adapters import Edit, Tensors, write_checkpoint
 from builders.fusing import fuse, fuse_all
+from builders.packing import pack
 from safetensors.torch import save_file
 
 from ftsec_audit.contracts import Subject
@@ -267,3 +268,39 @@ def test_a_model_and_its_fused_form_say_the_same(tmp_path: Path) -> None:
     prompt = torch.tensor([[3, 1, 4, 1, 5, 9]])
     with torch.no_grad():
         torch.testing.assert_close(llama(prompt).logits, phi(prompt).logits)
+
+
+@pytest.mark.parametrize("scheme", ["gptq", "int8", "nf4", "fp8"])
+@pytest.mark.parametrize("packed_side", ["fused", "split", "both"])
+@pytest.mark.parametrize("fused_side", ["subject", "base"])
+def test_fused_and_packed_is_said_to_be_unread(
+    fused_side: str, packed_side: str, scheme: str, tmp_path: Path
+) -> None:
+    def packed(tensors: Tensors) -> Tensors:
+        return pack(tensors, scheme)
+
+    split = write(tmp_path / "split", *([packed] if packed_side != "fused" else []))
+    fused = write(tmp_path / "fused", fuse_all, *([packed] if packed_side != "split" else []))
+    seen = found(*((fused, split) if fused_side == "subject" else (split, fused)))
+    assert {delta.kind for delta in seen.values()} <= {
+        DeltaKind.IDENTICAL,
+        DeltaKind.UNREADABLE,
+        DeltaKind.DENSE,  # int8 against floats, by value
+    }
+    names = ("qkv_proj",) if fused_side == "subject" else ("q_proj", "k_proj", "v_proj")
+    for name in names:
+        delta = seen[f"{LAYER}.{name}"]
+        assert delta.kind is DeltaKind.UNREADABLE
+        assert "packed" in delta.reason
+
+
+def test_a_packed_projection_that_is_missing_beside_a_fused_one_is_told_from_its_parts(
+    tmp_path: Path,
+) -> None:
+    def lose(tensors: Tensors) -> None:
+        del tensors[f"{LAYER}.k_proj.weight"]
+
+    fused = write(tmp_path / "fused", fuse_all, lambda tensors: pack(tensors, "gptq"))
+    seen = found(fused, write(tmp_path / "split", lose))
+    missing = {name for name, delta in seen.items() if delta.kind is DeltaKind.MISSING}
+    assert missing == {f"{LAYER}.q_proj", f"{LAYER}.v_proj"}
