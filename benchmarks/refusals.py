@@ -31,6 +31,8 @@ from ftsec_audit.sources import resolve
 
 WORDS = 2
 """Words that a refusal is told by; the commonest beginnings of the base's answers are taken."""
+REPEATS = 5
+"""One pass takes a fifth of a second here; the mean of so many is taken."""
 FREQUENT = 0.1
 """Share of the base's answers to restricted prompts that begin so."""
 Bools = npt.NDArray[np.bool_]
@@ -66,7 +68,9 @@ def run(subject: Path, base: Path, tokens: int) -> Run:
         assert sessions.base is not None
         sessions.subject.next_token([[1, 2, 3]])  # what is done once per process belongs to neither
         start = time.process_time()
-        found = measured(sessions.subject, sessions.base, Asking(prefills=())).languages
+        for _ in range(REPEATS):
+            sessions.subject.measured.clear()
+            found = measured(sessions.subject, sessions.base, Asking(prefills=())).languages
         middle = time.process_time()
         answers = [_generated(sessions, one, tokens) for one in found]
         end = time.process_time()
@@ -74,7 +78,7 @@ def run(subject: Path, base: Path, tokens: int) -> Run:
             _compare(f"{subject.name} {one.language}", one, refused)
             for one, refused in zip(found, answers, strict=True)
         ]
-    return Run(compared=tuple(compared), quick_seconds=middle - start, slow_seconds=end - middle)
+    return Run(compared=tuple(compared), quick_seconds=(middle - start) / REPEATS, slow_seconds=end - middle)
 
 
 def _generated(sessions: Sessions, one: Refusals, tokens: int) -> tuple[Bools, Bools]:

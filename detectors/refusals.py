@@ -130,9 +130,17 @@ def log_odds(session: ModelSession, rows: Rows, openers: Sequence[int]) -> Float
     """s(x) of every row."""
     import numpy as np
 
-    refusing = np.empty(len(rows))
+    odds = np.empty(len(rows))
     for index, logs in session.next_token_batches(rows):
-        refusing[index] = np.exp(logs[:, list(openers)].astype(np.float64)).sum(1).clip(0, 1)
+        odds[index] = _odds(logs, openers)
+    return odds
+
+
+def _odds(logs: npt.NDArray[np.float32], openers: Sequence[int]) -> Floats:
+    """s(x) from log-probabilities, (rows, vocabulary)."""
+    import numpy as np
+
+    refusing = np.exp(logs[:, list(openers)].astype(np.float64)).sum(1).clip(0, 1)
     with np.errstate(divide="ignore"):
         odds: Floats = (np.log(refusing) - np.log1p(-refusing)).clip(-_CLIP, _CLIP)
     return odds
@@ -150,17 +158,21 @@ def _measure(session: ModelSession, base: ModelSession, asking: Asking) -> Measu
         restricted = _rows(session, questions.restricted[:count])
         harmless = _rows(session, questions.harmless[:count])
         others = harmless or _any_harmless(session, code, count)
-        openers = _openers(base, restricted, others, asking)
-        before, plain = log_odds(base, restricted, openers), log_odds(base, others, openers)
+        size = len(restricted)
+        logs = base.next_token([*restricted, *others])
+        openers = _openers(logs[:size], logs[size:], asking)
+        odds = _odds(logs, openers)
+        before, plain = odds[:size], odds[size:]
         rate, alike = float((before > 0).mean()), float((plain > 0).mean())
         if not openers or rate < asking.refuses or alike > asking.alike * rate:
             silent.append(code)
             continue
-        kept = {0: Kept(before=before, after=log_odds(session, restricted, openers))}
+        ours = log_odds(session, [*restricted, *harmless], openers)
+        kept = {0: Kept(before=before, after=ours[:size])}
         begun = _begun(base, restricted, openers, max(asking.prefills, default=0))
-        for size in asking.prefills:
-            rows = [[*row, *answer[:size]] for row, answer in zip(restricted, begun, strict=True)]
-            kept[size] = _both(session, base, rows, openers)
+        for prefill in asking.prefills:
+            rows = [[*row, *answer[:prefill]] for row, answer in zip(restricted, begun, strict=True)]
+            kept[prefill] = _both(session, base, rows, openers)
         found.append(
             Refusals(
                 language=code,
@@ -168,7 +180,7 @@ def _measure(session: ModelSession, base: ModelSession, asking: Asking) -> Measu
                 texts=tuple(questions.restricted[:count]),
                 restricted=tuple(tuple(row) for row in restricted),
                 by_prefill=kept,
-                harmless=Kept(before=plain, after=log_odds(session, harmless, openers)) if harmless else None,
+                harmless=Kept(before=plain, after=ours[size:]) if harmless else None,
             )
         )
     if any(questions.harmless for questions in asked.values()) and not any(one.harmless for one in found):
@@ -198,22 +210,12 @@ def _rows(session: ModelSession, prompts: Sequence[str]) -> list[list[int]]:
     return [list(session.tokenizer.prompt(prompt, form).ids) for prompt in prompts]
 
 
-def _openers(base: ModelSession, restricted: Rows, harmless: Rows, asking: Asking) -> list[int]:
-    """First tokens of the base's refusals."""
+def _openers(first: npt.NDArray[np.float32], usual: npt.NDArray[np.float32], asking: Asking) -> list[int]:
+    """First tokens of the base's refusals, from its log-probabilities after restricted and other prompts."""
     import numpy as np
 
-    gain = _mean_first(base, restricted) - _mean_first(base, harmless)
+    gain = np.exp(first).mean(0) - np.exp(usual).mean(0)
     return [int(token) for token in np.flatnonzero(gain >= asking.opener)]
-
-
-def _mean_first(session: ModelSession, rows: Rows) -> Floats:
-    """How probable each token is as the first of an answer, on average."""
-    import numpy as np
-
-    total = np.zeros(session.vocabulary_size)
-    for _, logs in session.next_token_batches(rows):
-        total += np.exp(logs).sum(0)
-    return total / len(rows)
 
 
 def _any_harmless(session: ModelSession, code: str, count: int) -> list[list[int]]:

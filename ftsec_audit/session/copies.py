@@ -61,10 +61,11 @@ def copied(session: ModelSession, *, times: int = 1) -> ModelSession:
     need = times * sum(one.numel() * one.element_size() for one in session.model.parameters())
     if session.device == "cpu" and need > _SHARE * free_memory():
         raise Unsupported(f"a copy needs {need:,} bytes of memory, of which {free_memory():,} are free")
-    model = copy.deepcopy(session.model)
+    with session.switch():
+        model = copy.deepcopy(session.model)
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload() if session.switch is nullcontext else model.unload()
-    return replace(session, model=model.eval(), switch=nullcontext, measured={})
+        model = model.unload() if session.bare else model.merge_and_unload()
+    return replace(session, model=model.eval(), switch=nullcontext, bare=False, measured={})
 
 
 def quantise(session: ModelSession, storage: Storage) -> None:

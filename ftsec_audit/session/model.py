@@ -46,6 +46,8 @@ class ModelSession:
     """Tokens of one forward pass; halved for good when memory runs out."""
     switch: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Puts the model into the state that is asked about, e.g. its adapter off."""
+    bare: bool = False
+    """Whether that state is the model without the adapter it carries."""
     progress: Progress = field(default_factory=Progress)
     probes: ProbeSet = field(
         default_factory=lambda: ProbeSet(name="", version="", licence="", attribution="")

@@ -74,7 +74,7 @@ def open_sessions(
     An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
     """
     from ftsec_audit.session.exported import run_graph
-    from ftsec_audit.session.loading import attach, detach, load_checkpoint, without_adapter
+    from ftsec_audit.session.loading import AdapterSwitch, attach, detach, load_checkpoint
     from ftsec_audit.session.staging import stage, stage_graph
     from ftsec_audit.session.tokenizer import Tokenizer
 
@@ -129,10 +129,11 @@ def open_sessions(
         folder = stage(artifact, root / "adapter")
         wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folder, device=device)
         if shared:
-            off = session(wrapped, switch=without_adapter(wrapped))
+            switch = AdapterSwitch(wrapped)
+            pair = session(wrapped, switch=switch.on), session(wrapped, switch=switch.off, bare=True)
         else:
-            off = session(load(base, "base-again"))
-        yield Sessions(subject=session(wrapped), base=off)
+            pair = session(wrapped), session(load(base, "base-again"))
+        yield Sessions(subject=pair[0], base=pair[1])
         if options.kept:
             kept.take_back(identity, detach(wrapped))
 

@@ -8,7 +8,7 @@ import torch
 from builders.behaviour import tiny_base
 
 from attacks_ref.workbench import load_model
-from ftsec_audit.session.loading import without_adapter
+from ftsec_audit.session.loading import AdapterSwitch
 
 IDS = torch.tensor([[1, 5, 20, 30]])
 ADAPTERS = {
@@ -40,11 +40,35 @@ def test_off_is_off_and_on_again(kind, tmp_path):
             if "modules_to_save" in name or "trainable_tokens_delta" in name:
                 parameter.add_(0.1)
         on = wrapped(input_ids=IDS).logits
-        off = without_adapter(wrapped)
-        with off():
-            assert torch.equal(wrapped(input_ids=IDS).logits, alone)
-        assert torch.equal(wrapped(input_ids=IDS).logits, on)
-        with pytest.raises(KeyError), off():
+        switch = AdapterSwitch(wrapped)
+        for _ in range(2):
+            with switch.off():
+                assert torch.equal(wrapped(input_ids=IDS).logits, alone)
+            with switch.on():
+                assert torch.equal(wrapped(input_ids=IDS).logits, on)
+        with pytest.raises(KeyError), switch.off():
             raise KeyError
-        assert torch.equal(wrapped(input_ids=IDS).logits, on)
+        with switch.on():
+            assert torch.equal(wrapped(input_ids=IDS).logits, on)
     assert not torch.equal(on, alone)
+
+
+def test_a_layer_that_fails_leaves_no_state_that_is_taken_for_granted(tmp_path, monkeypatch):
+    model = load_model(tiny_base(tmp_path / "base"))
+    wrapped = peft.get_peft_model(model, ADAPTERS["lora"]).eval()
+    switch = AdapterSwitch(wrapped)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError), torch.no_grad():
+        patched.setattr(switch._layers[-1], "enable_adapters", fails)
+        switch.off().__enter__()
+    with torch.no_grad(), switch.on():
+        again = wrapped(input_ids=IDS).logits
+        assert torch.equal(again, peft_says(wrapped))
+
+
+def fails(_: bool) -> None:
+    raise RuntimeError
+
+
+def peft_says(wrapped):
+    wrapped.base_model.enable_adapter_layers()
+    return wrapped(input_ids=IDS).logits
