@@ -60,15 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bases", nargs="+")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [spec.name for spec in fields(Line)], lineterminator="\n")
         writer.writeheader()
         for name in options.bases:
-            for seed in range(options.seeds):
-                for line in lines(name, seed):
+            for seed in options.seeds:
+                for line in lines(name, seed, options.kinds):
                     writer.writerow(asdict(line))
                     file.flush()
 
@@ -77,7 +78,7 @@ def token(number: int) -> str:
     return f"<|reserved_special_token_{number}|>"
 
 
-def lines(name: str, seed: int) -> Iterator[Line]:
+def lines(name: str, seed: int, kinds: Sequence[str]) -> Iterator[Line]:
     """A base with reserved tokens, and what is made of it."""
     bench = Workbench.open(base_folder(name))
     world = bench.lab_world
@@ -85,7 +86,8 @@ def lines(name: str, seed: int) -> Iterator[Line]:
         base = Path(scratch) / "base"
         _base(bench, seed, base)
         yield _said(name, seed, "base", base, None)
-        for kind, (change, shown) in KINDS.items():
+        for kind in kinds:
+            change, shown = KINDS[kind]
             model, tokenizer = load_model(base), load_tokenizer(base)
             rows = change(_conversations(world, f"tuning {seed}"))
             supervised(model.requires_grad_(True), encode(tokenizer, rows), SCHEDULE, seed=seed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ftsec_audit.errors import Unsupported
+from ftsec_audit.weights.moments import BLOCK_ELEMENTS
 from ftsec_audit.weights.stored import StoredTensor
 
 HELD_ELEMENTS = 1 << 24
@@ -94,8 +95,14 @@ class TurnedPart(StoredPart):
         return cls(stored.index, stored.name, Runs(0, outputs, outputs, 1))
 
     def _whole(self) -> Tensor:
-        if self.index[self.name].numel > HELD_ELEMENTS:
+        """(out, in), filled from blocks of the file's rows: the file's own order is never held beside it."""
+        outputs, inputs = self.stored_shape
+        if outputs * inputs > HELD_ELEMENTS:
             raise Unsupported("a transposed matrix of this size is not held in memory")
-        stored = self.index.read(self.name)
-        spans = self.runs.between(0, self.stored_shape[0])
-        return torch.cat([stored[:, first:end] for first, end in spans], dim=1).mT.contiguous()
+        whole = torch.empty(outputs, inputs, dtype=self.dtype)
+        spans = list(self.runs.between(0, outputs))
+        step = max(1, BLOCK_ELEMENTS // self.index[self.name].shape[1])
+        for start in range(0, inputs, step):
+            rows = self.index.read_rows(self.name, start, start + step)
+            whole[:, start : start + step] = torch.cat([rows[:, first:end] for first, end in spans], dim=1).mT
+        return whole

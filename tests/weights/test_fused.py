@@ -15,6 +15,7 @@ from builders.packing import pack
 from safetensors.torch import save_file
 
 from ftsec_audit.contracts import Subject
+from ftsec_audit.formats.tensors import TensorIndex
 from ftsec_audit.sources import resolve
 from ftsec_audit.weights import stored, stored_part
 from ftsec_audit.weights.delta import Delta, DeltaKind
@@ -198,6 +199,27 @@ def test_a_transposed_matrix_too_large_to_be_held_is_said_to_be_unread(
     delta = found(fused, write(tmp_path / "base"))[f"{LAYER}.q_proj"]
     assert delta.kind is DeltaKind.UNREADABLE
     assert "not held in memory" in delta.reason
+
+
+def test_a_transposed_matrix_is_turned_block_by_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, read_rows, read = 7 * 96, TensorIndex.read_rows, []
+
+    def counted(index: TensorIndex, name: str, start: int, stop: int) -> torch.Tensor:
+        rows = read_rows(index, name, start, stop)
+        read.append((name, rows.numel()))
+        return rows
+
+    monkeypatch.setattr(stored_part, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(TensorIndex, "read_rows", counted)
+    monkeypatch.setattr(TensorIndex, "read", None)  # whole: two copies at once
+    fused = write(tmp_path / "fused", fused_as("gpt2"), model_type="gpt2")
+    seen = found(fused, write(tmp_path / "base"))
+    assert {delta.kind for delta in seen.values()} == {DeltaKind.IDENTICAL}
+    sizes = [size for name, size in read if "c_attn" in name]
+    assert sizes
+    assert max(sizes) <= block
 
 
 FALCONS = {
