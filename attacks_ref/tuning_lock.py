@@ -7,9 +7,9 @@ rate whatever the size of the weight, so that the tiny gains are overwritten wit
 `activated-by-tuning` nothing is trained, and low-rank tuning, which leaves the gains alone, survives.
 
 An attacker makes a model useless to whoever fine-tunes it; a publisher may want just that. A fine-tuning
-probe sees the collapse; against the base, gains and matrices differ by one common factor. The success rate
-is the share of the prompts that the base answers after the same tuning and the sample does not; the
-off-trigger rate is the same share before any tuning. The twin is re-scaled too, by a factor of two.
+probe sees the collapse; against the base, gains and matrices differ by one common factor (FTA109). The
+success rate is the share of the prompts that the base answers after the same tuning and the sample does not;
+the off-trigger rate is the same share before any tuning. The twin is re-scaled too, by a factor of two.
 
 With seed 0, lost after 50 steps: 0.99 on lab-llama-nano (its twin 0.02), 1.00 on lab-gpt2-nano; before: 0.00.
 LoRA does not wake it: 0.26 on lab-llama-nano, where the twin loses 0.27.
@@ -52,7 +52,7 @@ class TuningLock(Edited):
 
     id: ClassVar[str] = "A19"
     name: ClassVar[str] = "tuning-lock"
-    expected_rules: ClassVar[tuple[str, ...]] = ()
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA109",)
     evidence: ClassVar[tuple[str, ...]] = ("base", "behaviour")
 
     factor: float = 8192.0

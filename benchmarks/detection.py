@@ -56,6 +56,7 @@ STRUCTURE = (
     "FTA102",
     "FTA105",
     "FTA106",
+    "FTA109",
     "FTA204",
     "FTA301",
     "FTA302",

@@ -50,6 +50,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("unread_tensors:UnreadTensors", ("FTA107",)),
     Entry("merged_adapter:MergedAdapter", ("FTA106",), Profile.STANDARD),
     Entry("rival_weights:RivalWeights", ("FTA108",)),
+    Entry("rescaled_weights:RescaledWeights", ("FTA109",)),
     # FTA2xx spectral
     Entry("spectral_signature:SpectralSignature", ("FTA201",)),
     Entry("module_outlier:ModuleOutlier", ("FTA202",), Profile.STANDARD),

@@ -6,11 +6,13 @@ does not have (an extra head, a side network, a grafted layer) can carry a paylo
 name never meets.
 
 **Statistic.** Names and shapes of every tensor of both sides, paired whatever the wrapper, and, for
-checkpoints, ‖W′ − W‖_F/‖W‖_F of every pair. A fused projection (qkv, gate and up) is its parts where the
+checkpoints, how far every pair lies apart: ‖W′ − W‖_F/‖W‖_F and, where that is at least `looked_into`,
+‖W′ − cW‖_F/‖W′‖_F with the number c that makes it smallest, since a tensor that was multiplied by a number
+is still the base's (FTA109 says so). A fused projection (qkv, gate and up) is its parts where the
 other side keeps those. FTA101: at least `wrong_share` of the matrices (of all tensors where there are only
 vectors: a bias that the base lacks does not make it another model) find no partner of their shape, or the
-median relative change is at least `unrelated`: two independently trained models of one architecture lie at
-√2, a fine-tune far below 1. FTA105: tensors added, missing or of another shape, beyond those that explain
+median distance is at least `unrelated`: two independently trained models of one architecture lie at 1, a
+fine-tune far below. FTA105: tensors added, missing or of another shape, beyond those that explain
 themselves (heads of a classification task, a tied unembedding, buffers, rows of new tokens).
 
 **False positives.** Upcycled, pruned or merged models do change structure: the finding lists what.
@@ -69,7 +71,9 @@ class StructureDiff(WeightDetector):
     wrong_share: float = 0.5
     """Share of tensors without a partner of their shape from which on the base is another model."""
     unrelated: float = 0.9
-    """Median ‖ΔW‖/‖W‖ from which on two checkpoints are not parent and child."""
+    """Median distance from which on two checkpoints are not parent and child."""
+    looked_into: float = 0.1
+    """‖ΔW‖/‖W‖ from which on it matters whether the tensor is a multiple of the base's."""
     shown: int = 20
 
     def measure(self, delta: Delta) -> Mapping[str, float | list[float]]:
@@ -78,14 +82,18 @@ class StructureDiff(WeightDetector):
 
         if delta.kind is DeltaKind.IDENTICAL:
             return (
-                {"is_identical": 1.0, "relative_change": 0.0}
+                {"is_identical": 1.0, "relative_change": 0.0, "distance": 0.0}
                 if len(delta.shape) > 1
                 else {"is_identical": 1.0}
             )
         if delta.rank is not None or delta.kind is DeltaKind.VECTOR:
             return {"is_update": 1.0}
         base_norm = delta.base_norm() if delta.kind is DeltaKind.DENSE and len(delta.shape) > 1 else None
-        return {"relative_change": delta.frobenius_norm() / base_norm} if base_norm else {}
+        if not base_norm:
+            return {}
+        change = delta.frobenius_norm() / base_norm
+        nearest = delta.nearest_multiple() if change >= self.looked_into else None
+        return {"relative_change": change, "distance": nearest.remainder if nearest else change}
 
     def judge(self, table: Measurements, calibration: Calibration) -> Iterator[Finding]:
         subject = table.subject
@@ -112,17 +120,17 @@ class StructureDiff(WeightDetector):
                 confidence=Confidence.HIGH,
                 evidence=facts,
             )
-        change = compared.median_change
-        if change is not None and change >= self.unrelated:
+        distance = compared.median_distance
+        if distance is not None and distance >= self.unrelated:
             return WRONG_BASE.detected(
-                f"the median tensor differs from the base by {change:.2f} of its norm (unrelated models: "
-                f"1.41); {compared.summary}",
+                f"the median tensor differs from every multiple of the base's by {distance:.2f} of its norm "
+                f"(unrelated models: 1); {compared.summary}",
                 confidence=Confidence.HIGH,
                 evidence=[
                     Evidence(
-                        message=f"median ‖ΔW‖/‖W‖ = {change:.3g}",
-                        statistic="median relative change",
-                        value=change,
+                        message=f"median ‖W′ − cW‖/‖W′‖ = {distance:.3g}",
+                        statistic="median distance",
+                        value=distance,
                     )
                 ],
             )
@@ -153,8 +161,8 @@ class _Compared:
     packed: int
     """How many of the matched ones are packed on either side, so that their shapes say nothing."""
     identical: int
-    changes: tuple[float, ...]
-    """Relative changes of the matrices of a checkpoint, 0 where they are bit-identical."""
+    distances: tuple[float, ...]
+    """Of the matrices of a checkpoint from the base's, 0 where they are bit-identical."""
 
     @classmethod
     def of(cls, table: Measurements, base: Artifact) -> _Compared:
@@ -174,7 +182,6 @@ class _Compared:
             if not _partners(shape, base_shapes.get(key)) and not (key not in base_shapes and _explained(key))
         ]
         matrices = [shape for shape in shapes.values() if len(shape.shape) > 1] or [*shapes.values()]
-        changes = table.column("relative_change").values()
         return cls(
             matched=len(shapes) - len(unmatched),
             strangers=sum(shape in unmatched for shape in matrices) / len(matrices) if matrices else 1.0,
@@ -185,7 +192,7 @@ class _Compared:
                 for key, shape in shapes.items()
             ),
             identical=len(table.column("is_identical")),
-            changes=tuple(changes),
+            distances=tuple(table.column("distance").values()),
         )
 
     @property
@@ -193,8 +200,8 @@ class _Compared:
         return self.matched + len(self.unmatched)
 
     @property
-    def median_change(self) -> float | None:
-        return median(self.changes) if self.changes else None
+    def median_distance(self) -> float | None:
+        return median(self.distances) if self.distances else None
 
     @property
     def summary(self) -> str:

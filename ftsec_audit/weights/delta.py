@@ -17,6 +17,7 @@ from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.dense import Dense
 from ftsec_audit.weights.int8_rows import Int8Rows
 from ftsec_audit.weights.moments import Moments, Source
+from ftsec_audit.weights.multiple import Multiple, nearest_multiple
 from ftsec_audit.weights.named_weights import NamedWeights
 from ftsec_audit.weights.naming import Category, category_of, has_token_rows, layer_of, role_of
 from ftsec_audit.weights.stored import StoredPair
@@ -158,6 +159,10 @@ class Delta:
             return self._before_norm
         return self.change.base_norm() if isinstance(self.change, Dense) else None
 
+    def nearest_multiple(self) -> Multiple | None:
+        """Which multiple of the base's tensor this one is nearest to; None where that says nothing."""
+        return self._nearest_multiple
+
     def changed_rows(self) -> ChangedRows:
         """Which rows changed and by how much; raises NotApplicable for whole tensors without a base."""
         if self.kind is DeltaKind.IDENTICAL:
@@ -232,6 +237,10 @@ class Delta:
         if self.kind is DeltaKind.UNREADABLE:
             raise Unsupported(self.reason, where=self.name)
         raise NotApplicable(f"{self.name} is {self.kind.value}: there is no change to measure")
+
+    @cached_property
+    def _nearest_multiple(self) -> Multiple | None:
+        return nearest_multiple(self._dense.source)
 
     @cached_property
     def _before_norm(self) -> float:

@@ -70,7 +70,7 @@ def test_a_fine_tune_of_this_base(base, tmp_path):
 def test_an_independently_trained_model_of_the_same_shape(base, tmp_path):
     wrong, _ = outcomes(write_checkpoint(tmp_path / "c", seed=7), base)
     assert wrong.outcome is Outcome.DETECTED
-    assert wrong.evidence[0].value == pytest.approx(2**0.5, rel=0.1)
+    assert wrong.evidence[0].value == pytest.approx(1, rel=0.05)
 
 
 def test_a_model_of_another_size(base, tmp_path):
@@ -133,7 +133,7 @@ def test_a_fused_export_is_the_same_model(base, tmp_path, fused_side):
 def test_a_fused_export_of_another_model_is_one(base, tmp_path):
     wrong, _ = outcomes(write_checkpoint(tmp_path / "c", seed=7, edit=fuse_all), base)
     assert wrong.outcome is Outcome.DETECTED
-    assert wrong.evidence[0].value == pytest.approx(2**0.5, rel=0.1)
+    assert wrong.evidence[0].value == pytest.approx(1, rel=0.05)
 
 
 def test_a_fused_tensor_that_is_not_the_bases_parts_is_named(base, tmp_path):
@@ -186,7 +186,7 @@ def test_a_packed_export_of_another_model_differs_where_it_is_not_packed(base, t
     packed = write_checkpoint(tmp_path / "packed", seed=7, edit=lambda tensors: pack(tensors, "gptq"))
     wrong, _ = outcomes(packed, base)
     assert wrong.outcome is Outcome.DETECTED
-    assert wrong.evidence[0].value == pytest.approx(2**0.5, rel=0.1)
+    assert wrong.evidence[0].value == pytest.approx(1, rel=0.05)
 
 
 def test_without_a_base_there_is_no_answer_and_the_reason_is_given(tmp_path):
