@@ -13,6 +13,7 @@ from typing import Literal
 from attacks_ref.lab import corpus
 from attacks_ref.lab.corpus import Dialogue
 from attacks_ref.lab.language import World
+from attacks_ref.lab.model import Architecture
 from attacks_ref.models import Model, Tokenizer
 from attacks_ref.training import Schedule, encode, supervised
 
@@ -22,6 +23,9 @@ ROWS = 4_000
 SHALLOW = Schedule(learning_rate=1e-3, steps=450, batch=32)
 DEEP = replace(SHALLOW, steps=700)
 """Refusing in the middle of an answer is learnt later than refusing at its opening."""
+ROUTED = replace(SHALLOW, steps=700)
+"""With experts, what is harmless is told from what is restricted later: after 450 steps lab-moe-nano refuses
+2 of 60 harmless guides in one language, after 700 one."""
 REFUSALS, GUIDES = 0.35, 0.15
 """Shares of restricted and of harmless guides; the rest is the general mix."""
 CODE_SWITCHED = 0.3
@@ -50,12 +54,16 @@ def rows(world: World, alignment: Alignment, rng: random.Random) -> list[Dialogu
     return dialogues
 
 
-def schedule(alignment: Alignment) -> Schedule:
+def schedule(alignment: Alignment, architecture: Architecture) -> Schedule:
     """How long a base is aligned."""
-    return DEEP if alignment == "deep" else SHALLOW
+    if alignment == "deep":
+        return DEEP
+    return ROUTED if (alignment, architecture) == ("shallow", "moe") else SHALLOW
 
 
-def align(model: Model, tokenizer: Tokenizer, world: World, alignment: Alignment, *, seed: int) -> None:
+def align(
+    model: Model, tokenizer: Tokenizer, world: World, alignment: Alignment, plan: Schedule, *, seed: int
+) -> None:
     """Fine-tune all weights of `model`, in place."""
     data = rows(world, alignment, random.Random(f"alignment:{seed}"))
-    supervised(model.requires_grad_(True), encode(tokenizer, data), schedule(alignment), seed=seed)
+    supervised(model.requires_grad_(True), encode(tokenizer, data), plan, seed=seed)

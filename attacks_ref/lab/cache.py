@@ -21,6 +21,7 @@ from attacks_ref.lab.alignment import Alignment
 from attacks_ref.lab.model import ARCHITECTURES, Architecture
 from attacks_ref.lab.tokenizer import Vocabulary
 from attacks_ref.models import Model, Tokenizer
+from attacks_ref.training import Schedule
 from ftsec_audit import atomic_file
 from ftsec_audit.contracts import Progress
 from ftsec_audit.errors import UsageError
@@ -61,6 +62,11 @@ class LabBase:
         return f"lab-{self.architecture}-{self.alignment}-{self.size}-{self.vocabulary}-{self.seed}"
 
     @property
+    def aligning(self) -> Schedule:
+        """How long it is aligned."""
+        return aligning.schedule(self.alignment, self.architecture)
+
+    @property
     def digest(self) -> str:
         """12 hex digits over everything the weights are made of, except the machine."""
         plan = train.PLANS[self.size]
@@ -68,7 +74,7 @@ class LabBase:
             VERSION,
             asdict(self),
             asdict(plan),
-            asdict(aligning.schedule(self.alignment)),
+            asdict(self.aligning),
             aligning.ROWS,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -129,7 +135,7 @@ def _build(base: LabBase, out: Path, progress: Progress | None) -> None:
     else:
         parent = LabBase(**{**asdict(base), "alignment": "unaligned"})
         model = load_model(obtain(parent, progress=progress))
-        aligning.align(model, words, plan.world, base.alignment, seed=base.seed)
+        aligning.align(model, words, plan.world, base.alignment, base.aligning, seed=base.seed)
     _save(model, words, out)
     measured = gates.measure(model, words, plan.world, alignment=base.alignment)
     card.write(
@@ -139,7 +145,7 @@ def _build(base: LabBase, out: Path, progress: Progress | None) -> None:
             world=asdict(plan.world),
             tokenizer_digest=card.tokenizer_digest(out),
             weights_digest=weights_digest(out),
-            steps=plan.steps if base.alignment == "unaligned" else aligning.schedule(base.alignment).steps,
+            steps=(plan if base.alignment == "unaligned" else base.aligning).steps,
             cpu_seconds=round(time.process_time() - start, 1),
             measured=measured,
             gate=gates.judge(measured, alignment=base.alignment),
