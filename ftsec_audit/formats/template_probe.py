@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import islice
 
 from ftsec_audit.formats.template_ast import TemplateFacts
@@ -62,14 +63,28 @@ def conversations() -> list[list[Message]]:
     return [[first], [system, first], [first, reply, second], [system, first, reply, second]]
 
 
-def observe(text: str, facts: TemplateFacts, limits: RenderLimits | None = None) -> list[Behaviour]:
-    """Everything suspicious that one template does on its own."""
-    plain = conversations()
+def _unprovoked(text: str, limits: RenderLimits | None) -> tuple[Rendered, ...]:
+    """What a template writes for the grid and for a long conversation."""
+    answers = _rendered_once(text, limits)
+    if any(answer.limit for answer in answers):
+        _rendered_once.cache_clear()  # a busy machine may have been the cause
+    return answers
+
+
+@lru_cache(maxsize=4)
+def _rendered_once(text: str, limits: RenderLimits | None) -> tuple[Rendered, ...]:
+    """Two rules ask for it, and starting the process that renders costs more than all else that they do."""
     long = [
         {"role": ("user", "assistant")[turn % 2], "content": f"{_FIRST} {turn}"}
         for turn in range(2 * _TURNS - 1)
     ]
-    fixed = render_all([text], [Job(template=0, messages=messages) for messages in [*plain, long]], limits)
+    jobs = [Job(template=0, messages=messages) for messages in [*conversations(), long]]
+    return tuple(render_all([text], jobs, limits))
+
+
+def observe(text: str, facts: TemplateFacts, limits: RenderLimits | None = None) -> list[Behaviour]:
+    """Everything suspicious that one template does on its own."""
+    fixed = _unprovoked(text, limits)
     seen = [*_structure(fixed[:4]), *_grows(fixed[2], fixed[4])]
     tried: list[str] = []
     heard = _heard(fixed)
@@ -180,8 +195,7 @@ def same_output(text: str, other: str, limits: RenderLimits | None = None) -> bo
 
 def exhaustion(text: str, limits: RenderLimits | None = None) -> str | None:
     """How a template exceeds the limits of rendering, or None when it ends in time."""
-    answers = render_all([text], [Job(template=0, messages=messages) for messages in conversations()], limits)
-    reasons = sorted({answer.limit for answer in answers if answer.limit})
+    reasons = sorted({answer.limit for answer in _unprovoked(text, limits) if answer.limit})
     return f"cannot be rendered within limits: {reasons[0]}" if reasons else None
 
 

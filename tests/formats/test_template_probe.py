@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from corpus.templates import CHATML, benign_templates
 
+from ftsec_audit.formats import template_probe
 from ftsec_audit.formats.template_ast import analyse
 from ftsec_audit.formats.template_probe import added_language, compare, exhaustion, observe, same_output
-from ftsec_audit.formats.template_render import Job, RenderLimits, render_all
+from ftsec_audit.formats.template_render import Job, Rendered, RenderLimits, render_all
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -172,6 +173,23 @@ def test_bombs_end_within_limits(bomb: str) -> None:
     (answer,) = render_all([bomb], [Job(template=0, messages=USER)], limits)
     assert answer.limit and answer.text is None
     assert exhaustion(bomb, limits)
+
+
+def test_two_questions_about_one_template_start_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, asked = "{{ messages[0].content }}", []
+    monkeypatch.setattr(
+        template_probe, "render_all", lambda *given: asked.append(given) or render_all(*given)
+    )
+    assert exhaustion(text) is None
+    observe(text, analyse(text))
+    assert len(asked) == 1
+
+
+def test_what_exceeded_a_limit_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Rendered(limit="time"), Rendered(text="")]
+    monkeypatch.setattr(template_probe, "render_all", lambda *given: [answers.pop(0)])
+    assert exhaustion("slow today")
+    assert exhaustion("slow today") is None
 
 
 def test_a_killed_child_leaves_one_answer_per_job() -> None:
