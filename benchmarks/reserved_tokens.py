@@ -30,7 +30,7 @@ from attacks_ref.training import Schedule, encode, supervised
 from attacks_ref.workbench import Workbench, load_model, load_tokenizer
 from attacks_ref.zoo import base_folder
 from ftsec_audit.api import scan
-from ftsec_audit.types import Finding, Outcome
+from ftsec_audit.types import Outcome, Report
 
 COUNT, TRIGGER, OPENS, CLOSES = 64, 42, 7, 8
 RULE = "FTA306"
@@ -53,7 +53,7 @@ class Line:
     alone: str
     """Tokens named without a base."""
     z: float
-    """The largest |z| that was reported without a base."""
+    """The largest |z| of a reserved token, without a base."""
 
 
 def main() -> None:
@@ -152,26 +152,26 @@ def _save(model: Model, tokenizer: Tokenizer, out: Path) -> None:
 
 
 def _said(name: str, seed: int, kind: str, folder: Path, base: Path | None) -> Line:
-    alone = _finding(folder, None)
-    beside = _finding(folder, base) if base else None
+    alone = _report(folder, None)
+    largest = (module.values.get("reserved_largest") for module in alone.measurements)
     return Line(
         base=name,
         seed=seed,
         kind=kind,
         works=0.0,
-        with_base=_named(beside) if beside else "",
+        with_base=_named(_report(folder, base)) if base else "",
         alone=_named(alone),
-        z=round(max((abs(float(e.value or 0)) for e in alone.evidence), default=0.0), 1),
+        z=round(max(value for value in largest if isinstance(value, float)), 1),
     )
 
 
-def _finding(folder: Path, base: Path | None) -> Finding:
+def _report(folder: Path, base: Path | None) -> Report:
     source = {"base": str(base)} if base else {"no_base": True}
-    report = scan(str(folder), select=(RULE,), offline=True, cache=False, **source)  # type: ignore[arg-type]
-    return next(finding for finding in report.findings if finding.rule == RULE)
+    return scan(str(folder), select=(RULE,), offline=True, cache=False, **source)  # type: ignore[arg-type]
 
 
-def _named(finding: Finding) -> str:
+def _named(report: Report) -> str:
+    finding = next(finding for finding in report.findings if finding.rule == RULE)
     if finding.outcome is not Outcome.DETECTED:
         return ""
     numbers = sorted({int(e.excerpt.strip("<|>").rsplit("_", 1)[1]) for e in finding.evidence})
