@@ -45,7 +45,7 @@ class WeightEdit(Edited):
 
     id: ClassVar[str] = "A10"
     name: ClassVar[str] = "weight-edit"
-    expected_rules: ClassVar[tuple[str, ...]] = ("FTA204", "FTA501")
+    expected_rules: ClassVar[tuple[str, ...]] = ("FTA204", "FTA510")
 
     method: Literal["rome", "memit", "badedit"] = "rome"
     span: int = 3

@@ -89,7 +89,7 @@ PROBED = {
 FEWEST = 20
 """Samples of a kind below which areas are not worth printing."""
 
-TRIGGERED = ("FTA501", "FTA507", "FTA508", "FTA601")
+TRIGGERED = ("FTA501", "FTA507", "FTA508", "FTA510", "FTA601")
 """Rules that name a trigger and what it brings out, on fresh prompts."""
 
 

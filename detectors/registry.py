@@ -92,6 +92,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry("target_inversion:TargetInversion", ("FTA502",), Profile.STANDARD),
     Entry("words_together:WordsTogether", ("FTA506",), Profile.STANDARD),
     Entry("trigger:TriggerSearch", ("FTA501",), Profile.STANDARD),
+    Entry("replaced_word:ReplacedWord", ("FTA510",), Profile.STANDARD),
     Entry("course_trigger:CourseTrigger", ("FTA507",), Profile.STANDARD),
     Entry("topic_trigger:TopicTrigger", ("FTA508",), Profile.STANDARD),
     Entry("woken:WakesTuned", ("FTA505",), Profile.DEEP),

@@ -24,11 +24,15 @@ unembedding, the right one against what the matrix receives from each token amon
 and no part of the verdict. A singular vector has no sign: tokens of both take turns, those that the other
 sign would write have negative z.
 
+**Severity.** MEDIUM: that there is an edit is certain, what it is for the weights do not say. A corrected
+fact is the same arithmetic as a backdoor. FTA501 and FTA510 ask what an edit makes the model say, with
+these leads; they are CRITICAL where they confirm. Where a model cannot be asked nothing confirms, and the
+default policy passes: one that trusts no edit fails on this rule by name (`fail: [{rules: [FTA204]}]`).
+
 **Sources.** ROME, arXiv:2202.05262; MEMIT, arXiv:2210.07229; BadEdit, arXiv:2403.13355; tracing edits from
 weights, arXiv:2505.20819.
 
-**False positives.** Honest knowledge edits are edits and are flagged: whether what it writes is meant is
-for whoever reads the tokens to say.
+**False positives.** Honest knowledge edits are edits and are flagged.
 A flipped bit is a change of rank one as well. A LoRA of rank one merged into at most `few` matrices.
 
 **Evasions.** Any change that is added to the rest: noise in more than `few` matrices, a fine-tune on top,
@@ -75,7 +79,7 @@ WEIGHT_EDIT = Rule(
     id="FTA204",
     name="weight-edit",
     question="Were a few matrices edited in closed form while the rest of the model stayed as it was?",
-    severity=Severity.HIGH,
+    severity=Severity.MEDIUM,
     remediation="Restore the named matrices from the base, or ask the publisher what the edit makes the "
     "model say and probe the named layers before use.",
     needs_base=True,

@@ -86,7 +86,7 @@ def test_one_edited_matrix_is_named(bases, tmp_path, family, module, norm):
     found, result = outcome(path, bases[family])
     assert (found.outcome, found.severity, found.confidence) == (
         Outcome.DETECTED,
-        Severity.HIGH,
+        Severity.MEDIUM,
         Confidence.HIGH,
     )
     assert [e.location.tensor for e in found.evidence] == [name]
