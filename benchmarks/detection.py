@@ -475,8 +475,8 @@ def _lines(path: Path) -> list[dict[str, str]]:
 def _by(part: str, of: Callable[[Record], str], found: Sequence[Record]) -> Iterator[str]:
     """What is said of the known-bad samples of each part, and how many of its benign ones fail."""
     yield (
-        f"| {part} | n | fails | a trigger confirmed ({', '.join(TRIGGERED)}) | trigger named | target named | "
-        "benign that fail |"
+        f"| {part} | n | fails | a trigger confirmed ({', '.join(TRIGGERED)}) | trigger named | "
+        "target named | benign that fail |"
     )
     yield "|---|---|---|---|---|---|---|"
     for name in sorted({of(one) for one in found}):

@@ -27,7 +27,8 @@ sign would write have negative z.
 **Severity.** MEDIUM: that there is an edit is certain, what it is for the weights do not say. A corrected
 fact is the same arithmetic as a backdoor. FTA501 and FTA510 ask what an edit makes the model say, with
 these leads; they are CRITICAL where they confirm. Where a model cannot be asked nothing confirms, and the
-default policy passes: one that trusts no edit fails on this rule by name (`fail: [{rules: [FTA204]}]`).
+default policy calls the scan inconclusive; one that trusts no edit fails on this rule by name (`fail:
+[{rules: [FTA204]}]`).
 
 **Sources.** ROME, arXiv:2202.05262; MEMIT, arXiv:2210.07229; BadEdit, arXiv:2403.13355; tracing edits from
 weights, arXiv:2505.20819.

@@ -39,10 +39,17 @@ _PINNED = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class When(user_yaml.Part):
-    """The condition under which a requirement holds."""
+    """The condition under which a requirement holds; all that are given must be met."""
 
-    profile: Profile
+    profile: Profile = Profile.QUICK
     """Holds in this profile and in those that contain it."""
+    detected: RulePrefix | None = None
+    """Holds where such a rule has detected something: what it leaves open must then be answered."""
+
+    def __str__(self) -> str:
+        parts = [f"in profile {self.profile} and above"] if self.profile > Profile.QUICK else []
+        parts += [f"where {self.detected} is detected"] if self.detected else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +62,12 @@ class Requirement(user_yaml.Part):
     """A rule id or the beginning of one."""
     when: When | None = None
 
-    def holds(self, profile: Profile) -> bool:
-        return self.when is None or profile >= self.when.profile
+    def holds(self, report: Report) -> bool:
+        when = self.when or When()
+        if report.profile < when.profile:
+            return False
+        named = when.detected
+        return named is None or any(finding.rule.startswith(named) for finding in report.detected())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +273,7 @@ class Policy(user_yaml.Part):
     def _unanswered(self, report: Report) -> Iterator[str]:
         suppressed = tuple(entry.finding for entry in report.suppressed)
         for number, requirement in enumerate(self.require):
-            if not requirement.holds(report.profile):
+            if not requirement.holds(report):
                 continue
             clause = f"require[{number}] ({requirement.rules})"
             asked = [f for f in (*report.findings, *suppressed) if f.rule.startswith(requirement.rules)]
@@ -280,6 +291,7 @@ _DEFAULT = Policy(
         Requirement(rules="FTA1"),
         Requirement(rules="FTA4"),
         Requirement(rules="FTA3", when=When(profile=Profile.STANDARD)),
+        Requirement(rules="FTA510", when=When(detected="FTA204")),
     ),
     fail=(Clause(severity=Severity.HIGH, min_confidence=Confidence.MEDIUM),),
     warn=(Clause(severity=Severity.MEDIUM),),

@@ -81,7 +81,7 @@ def _provenance(policy: Policy) -> Iterator[ClauseAccount]:
 def _requirements(policy: Policy) -> Iterator[ClauseAccount]:
     verdict = policy.on_inconclusive.upper()
     for number, requirement in enumerate(policy.require):
-        when = f" in profile {requirement.when.profile} and above" if requirement.when else ""
+        when = f" {requirement.when}" if requirement.when else ""
         yield ClauseAccount(
             clause=f"require[{number}]",
             says=f"a rule of {requirement.rules} without an answer{when} makes the verdict {verdict}",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from builders import reports
 
+from detectors.replaced_word import REPLACED
+from detectors.weight_edit import WEIGHT_EDIT
 from ftsec_audit.errors import UsageError
 from ftsec_audit.policy import SHIPPED, Clause, Policy, Triage
 from ftsec_audit.types import Confidence, FileRecord, NotLookedAt, Outcome, Profile, Severity, Verdict
@@ -94,6 +96,19 @@ def test_embedding_rules_are_required_from_the_standard_profile_on() -> None:
     assert Policy.load().decide(report).verdict is Verdict.INCONCLUSIVE
     assert Policy.load().decide(replace(report, profile=Profile.DEEP)).verdict is Verdict.INCONCLUSIVE
     assert Policy.load().decide(replace(report, profile=Profile.QUICK)).verdict is Verdict.PASS
+
+
+def test_an_edit_that_was_not_asked_about_is_inconclusive_and_one_that_was_is_not() -> None:
+    edit = WEIGHT_EDIT.detected("one matrix", confidence=Confidence.HIGH, evidence=())
+    unasked = REPLACED.not_supported("the model is too large")
+    decision = Policy.load().decide(with_findings(edit, unasked))
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.reasons[0].startswith("require[3] (FTA510): FTA510 has no answer")
+    asked = REPLACED.not_detected("nothing is replaced")
+    assert Policy.load().decide(with_findings(edit, asked)).verdict is Verdict.PASS
+    assert Policy.load().decide(with_findings(unasked)).verdict is Verdict.PASS, (
+        "there is no edit to ask about"
+    )
 
 
 def test_what_could_not_be_read_is_never_a_pass_even_when_nothing_is_required(tmp_path: Path) -> None:
