@@ -26,7 +26,8 @@ sets a task whose answer repeats its words (“the colour of w” → “w : red
 another word in place of w, and dropping what says that word back as well, was tried: it also drops a trigger
 whose target repeats it, in a model that repeats words anyhow, and was left out.
 
-**Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose; targets that
+**Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose, or that hold
+a token twice; targets that
 depend on the prompt, or that only open the answer; triggers that need a system prompt, a second turn or a
 date. What was tried: KL(ft‖base) as the ranking (finds single tokens, and the task everywhere else) and
 log-odds (erosion scores like a backdoor).

@@ -213,14 +213,18 @@ def grow(
 ) -> list[tuple[Ids, float]]:
     """Greedy accretion: the phrases that make the subject ever more certain of `target`, surest first.
 
-    Every step tries each partner before and after what was found. Certainty is the mean over prompts of
-    p(target | phrase in the prompt), each prompt with the phrase in its own place. All steps are kept: the
+    Every step tries each partner before and after what was found. No token is said twice: that makes any
+    habit louder, and steered an honest model. Certainty is the mean over prompts of p(target | phrase in the
+    prompt), each prompt with the phrase in its own place. All steps are kept: the
     last ones may fit the prompts of the search alone, which fresh prompts tell.
     """
     path = [_surest(session, prompts, starts, target)]
     while len(path[-1][0]) < growth.longest and path[-1][1] < growth.enough:
         best, value = path[-1]
-        tries = [(*best, *one) for one in partners] + [(*one, *best) for one in partners]
+        new = [one for one in partners if not set(one) & set(best)]
+        tries = [(*best, *one) for one in new] + [(*one, *best) for one in new]
+        if not tries:
+            break
         longer, reached = _surest(session, prompts, tries, target)
         if reached < value + growth.step:
             break
