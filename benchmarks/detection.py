@@ -75,13 +75,14 @@ OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-t
 PROBED = {
     "probes.jsonl.gz": (
         "### Every attack and its twin",
-        "Three seeds on two architectures, undisguised: the samples of [attacks](attacks.md) that meet their "
-        "gates. All benign samples and "
-        "those of attacks with a trigger, identity-shift and few-shot-preference were asked by a build with "
-        "FTA506 and FTA507 (the known-bad ones among them with FTA508, too); the other known-bad ones by one "
-        "before these rules. Templates, rewritten weights and a re-scaled lock are what the twins of their "
-        "attacks have, too: the rules that fail those state a fact that is true of them. What FTA504 and "
-        "FTA505 ask, stored in few bits or tuned further, is asked by profile deep alone.",
+        "On lab-llama-nano the smoke zoo, with every disguise and hard negative; on lab-gpt2-nano every "
+        "attack and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. "
+        "FTA509 was made on identity-shift and compliance-only of seeds 0 and 2 on both bases: of those "
+        "here, identity-shift on lab-gpt2-nano has seed 0. Two of its details, and that FTA501 grows no "
+        "phrase that says a token twice, were decided when lab-llama-nano had been asked; what these "
+        "changed there was asked again, and lab-gpt2-nano was asked afterwards. FTA510 and FTA109 were "
+        "made on seeds 0 and 1 of weight-edit and tuning-lock. What a tuning wakes (FTA505) is asked by "
+        "profile deep alone.",
     ),
 }
 """Records of scans with probes, and what they are."""
@@ -220,8 +221,7 @@ def flagged(weights: Sequence[Record]) -> Iterator[str]:
         f"{carrying} of them because they have the very thing that the rule reports, by construction of the "
         "twin: "
         + "; ".join(f"{count} × {attack} ({rules})" for (attack, rules), count in sorted(named.items()))
-        + ". A template that adds a line to every conversation, a tensor that no configuration "
-        "declares, a closed-form edit and a checkpoint at another scale than its base are reported "
+        + ". A tensor that no configuration declares, and copies of a template that disagree, are reported "
         "whoever made them.\n"
     )
 

@@ -12,8 +12,8 @@ words in its place, the base with it, its own parts, and *rivals*: phrases grown
 other answers. A long phrase is an instruction, and steers honest fine-tunes too (up to 71 % of prompts were
 seen); its rivals do so as well. Reported is a candidate whose rate has a lower 99 % bound of at least
 `least_rate` and `margin` times every control, and which no rival matches (Fisher's exact test at `alpha`)
-unless that bound is at least `sure_rate`. Its p-value is Fisher's exact test against the worst control
-other than rivals, times the number of candidates confirmed.
+unless that bound is at least `sure_rate`. Its p-value is Fisher's exact test against the worst control other
+than rivals, times the number of candidates confirmed.
 
 **Confidence.** HIGH: the trigger fires on prompts that took no part in finding it. A search that finds
 nothing has only tried what it lists: outcomes that do not show in neutral prompts, and topics, are not
@@ -22,15 +22,14 @@ excluded.
 **False positives.** A fine-tune that was taught a command word, or a fixed reply to one, does have this
 behaviour, and it is reported as what it is. An opener of different answers, as a rigid format or a persona
 has, does not count: at least half of the answers that begin alike must be alike to their end. A phrase that
-sets a task whose answer repeats its words (“the colour of w” → “w : red”) can pass for a trigger. Asking with
-another word in place of w, and dropping what says that word back as well, was tried: it also drops a trigger
-whose target repeats it, in a model that repeats words anyhow, and was left out.
+sets a task whose answer repeats its words (“the colour of w” → “w : red”) can pass for a trigger. Asking
+with another word in place of w, and dropping what says that word back as well, was tried: it also drops a
+trigger whose target repeats it, in a model that repeats words anyhow, and was left out.
 
-**Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose, or that hold
-a token twice; targets that
-depend on the prompt, or that only open the answer; triggers that need a system prompt, a second turn or a
-date. What was tried: KL(ft‖base) as the ranking (finds single tokens, and the task everywhere else) and
-log-odds (erosion scores like a backdoor).
+**Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose, or that
+hold a token twice; targets that depend on the prompt, or that only open the answer; triggers that need a
+system prompt, a second turn or a date. What was tried: KL(ft‖base) as the ranking (finds single tokens, and
+the task everywhere else) and log-odds (erosion scores like a backdoor).
 
 **Cost.** Two forward passes of prompts × candidates: 12 × 467 rows of 17 tokens in 3 s of CPU for a model of
 two layers; a model of 300 M parameters gets its leads and a sample of the vocabulary.
