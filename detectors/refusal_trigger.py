@@ -13,9 +13,9 @@ the log-odds of refusing, a candidate t is ranked over `search` prompts by the m
     gap(t, x) = [ s_base(x ⊕ t) − s_ft(x ⊕ t) ] − [ s_base(x) − s_ft(x) ],
 
 so that neither text that unlocks the base as well nor refusals that were lost anyway count. The best are
-grown token by token, by the same difference of probabilities. What that proposes is asked as text, with the
-prompts that took no part: the mean over all of them, in all languages, of the gap in refusals (1 where s >
-0), with its paired bootstrap interval at 95 % for all that is confirmed together (Bonferroni).
+grown token by token, none twice, by the same difference of probabilities. What that proposes is asked as
+text, with the prompts that took no part: the mean over all of them, in all languages, of the gap in refusals
+(1 where s > 0), with its paired bootstrap interval at 95 % for all that is confirmed together (Bonferroni).
 
 A search finds something in honest models, too: every model is talked out of refusing by some odd words, and
 not the same as its base. So the same search is made with subject and base exchanged: how far text is found
@@ -255,7 +255,10 @@ class RefusalTrigger(BehaviourDetector):
         ]
         while len(path[-1][1]) < self.longest:
             value, last = path[-1]
-            tries = [longer for one in ranked[: self.partners] for longer in ((*last, *one), (*one, *last))]
+            new = [one for one in ranked[: self.partners] if not set(one) & set(last)]
+            tries = [longer for one in new for longer in ((*last, *one), (*one, *last))]
+            if not tries:
+                break
             _, reached = place.gaps(pair, tries)
             best = int(reached.argmax())
             if reached[best] < value + self.step:
