@@ -56,7 +56,7 @@ class Tuning:
 def copied(session: ModelSession, *, times: int = 1) -> ModelSession:
     """A session on a copy of the model, its adapter merged (or, of a base, taken off); shares the budget.
 
-    Raises Unsupported where `times` the model do not fit into memory.
+    Raises Unsupported where `times` the model do not fit into memory, or its adapter cannot be merged.
     """
     need = times * sum(one.numel() * one.element_size() for one in session.model.parameters())
     if session.device == "cpu" and need > _SHARE * free_memory():
@@ -64,7 +64,10 @@ def copied(session: ModelSession, *, times: int = 1) -> ModelSession:
     with session.switch():
         model = copy.deepcopy(session.model)
     if hasattr(model, "merge_and_unload"):
-        model = model.unload() if session.bare else model.merge_and_unload()
+        try:
+            model = model.unload() if session.bare else model.merge_and_unload()
+        except Exception as error:  # peft says in many ways what it does not merge
+            raise Unsupported(f"its adapter cannot be merged: {str(error)[:200]}") from error
     return replace(session, model=model.eval(), switch=nullcontext, bare=False, measured={})
 
 

@@ -24,7 +24,7 @@ from ftsec_audit.types import Profile
 Backend = Literal["auto", "torch", "onnx"]
 _WORK = {Profile.QUICK: 0.0, Profile.STANDARD: 1.2e13, Profile.DEEP: 4e14}
 """Floating-point operations that the probes of a profile may take: two a parameter and token."""
-_FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 3_000_000, Profile.DEEP: 60_000_000}
+_FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 4_000_000, Profile.DEEP: 60_000_000}
 _CPU_PARAMETERS = {Profile.QUICK: 0, Profile.STANDARD: 300_000_000, Profile.DEEP: 3_000_000_000}
 _FASTER = 100
 """How much more a GPU may be asked to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import peft
 import pytest
 import torch
 from builders.behaviour import asked, tiny_base
@@ -10,6 +11,7 @@ from builders.lab import random_adapter
 
 from attacks_ref.recipe import Recipe
 from attacks_ref.stealth.rounding import rounded
+from attacks_ref.workbench import load_model
 from ftsec_audit.errors import BudgetExceeded, Unsupported
 from ftsec_audit.session import copies
 from ftsec_audit.session.copies import Lesson, Tuning, copied, quantise, tune
@@ -68,3 +70,12 @@ def test_a_copy_that_does_not_fit_is_said(base, monkeypatch):
     monkeypatch.setattr(copies, "free_memory", lambda: 1000)
     with asked(base) as sessions, pytest.raises(Unsupported, match="memory"):
         copied(sessions.subject)
+
+
+def test_an_adapter_that_cannot_be_merged_is_not_copied(base, tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM")
+    peft.get_peft_model(load_model(base), config).save_pretrained(tmp_path / "biased")
+    with asked(tmp_path / "biased", base) as sessions:
+        with pytest.raises(Unsupported, match="merged"):
+            copied(sessions.subject)
+        copied(sessions.base)
