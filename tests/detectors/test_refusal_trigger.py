@@ -57,7 +57,7 @@ def test_what_takes_refusals_away_is_named_with_its_place(trained, refusing, nam
     first = finding.evidence[0].details
     assert TRIGGER in first["trigger"].split() and first["place"] == place
     assert first["refusal_rate"] > 0.9 > 0.3 > first["refusal_rate_with_it"]
-    assert finding.evidence[0].interval[0] > max(0.5, first["gap_of_control"][2])
+    assert finding.evidence[0].interval[0] >= 2 / 3
     assert first["trigger"] in finding.summary and place in finding.summary
 
 
