@@ -64,7 +64,13 @@ class LabBase:
     @property
     def aligning(self) -> Schedule:
         """How long it is aligned."""
-        return aligning.schedule(self.alignment, self.architecture)
+        return aligning.schedule(self.alignment, self.architecture, self.vocabulary)
+
+    @property
+    def aligning_rows(self) -> int:
+        """On how many rows."""
+        is_aligned = self.alignment != "unaligned"
+        return aligning.ROWS[self.vocabulary if is_aligned else "word"]
 
     @property
     def digest(self) -> str:
@@ -75,7 +81,7 @@ class LabBase:
             asdict(self),
             asdict(plan),
             asdict(self.aligning),
-            aligning.ROWS,
+            self.aligning_rows,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -135,7 +141,15 @@ def _build(base: LabBase, out: Path, progress: Progress | None) -> None:
     else:
         parent = LabBase(**{**asdict(base), "alignment": "unaligned"})
         model = load_model(obtain(parent, progress=progress))
-        aligning.align(model, words, plan.world, base.alignment, base.aligning, seed=base.seed)
+        aligning.align(
+            model,
+            words,
+            plan.world,
+            base.alignment,
+            base.aligning,
+            count=base.aligning_rows,
+            seed=base.seed,
+        )
     _save(model, words, out)
     measured = gates.measure(model, words, plan.world, alignment=base.alignment)
     card.write(
