@@ -77,12 +77,14 @@ PROBED = {
         "### Every attack and its twin",
         "On lab-llama-nano the smoke zoo, with every disguise and hard negative; on lab-gpt2-nano every "
         "attack and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. "
-        "FTA509 was made on identity-shift and compliance-only of seeds 0 and 2 on both bases: of those "
-        "here, identity-shift on lab-gpt2-nano has seed 0. Two of its details, and that FTA501 grows no "
-        "phrase that says a token twice, were decided when lab-llama-nano had been asked; what these "
-        "changed there was asked again, and lab-gpt2-nano was asked afterwards. FTA510 and FTA109 were "
-        "made on seeds 0 and 1 of weight-edit and tuning-lock. What a tuning wakes (FTA505) is asked by "
-        "profile deep alone.",
+        "No rule was fitted by a program, but several were decided with some of these samples known: "
+        "FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and tuning-lock, FTA509 on identity- "
+        "shift and compliance-only of seeds 0 and 2; that FTA509 is HIGH for single tokens alone, and "
+        "that no phrase says a token twice, was decided when most of these had been asked. What those "
+        "decisions changed was asked again, so that three builds took part; on lab-gpt2-nano, the budget "
+        "of tokens had ended before FTA504 for most samples, of which 23, 11 of them benign, were then "
+        "asked by it alone: nothing. Seeds built after the last change are on the page of FTA509. What a "
+        "tuning wakes (FTA505) is asked by profile deep alone.",
     ),
 }
 """Records of scans with probes, and what they are."""
@@ -558,6 +560,13 @@ TRIED = """## Tried, and what became of it
 - **Conformal p-values at 1 %** from a bank of the lab's own: p cannot fall below 1/(n + 1), so that
   FTA201 needs 99 independent comparable models before it can accuse at all. With fewer it reports, if
   anything, LOW confidence.
+- **A phrase that was grown, as evidence that refusals are taken away** (FTA509): honest fine-tunes on
+  lab-gpt2-nano are opened by such phrases as far as attacked ones, one by 96 % more than its base. The same
+  search with subject and base exchanged is no sufficient control: fine-tunes hold less firmly than their
+  base under odd text, and nobody put that there. A single token does not do it to them.
+- **The exchanged search as a control for grown triggers** (FTA501): the one benign sample of
+  lab-llama-nano that was accused, by a phrase that said one word three times, was not matched by any phrase
+  of its base. Growing no phrase that says a token twice is what ended that.
 """
 
 
