@@ -1,7 +1,7 @@
 """FTA504 wakes-quantised, FTA505 wakes-tuned: does the subject behave otherwise once it is used?
 
-**Why an attacker causes it.** What is published is harmless. Stored in few bits (arXiv 2405.18137) or tuned a
-little further on harmless rows (FAB, arXiv 2505.16567) it is not; or it is destroyed by the tuning, a trap
+**Why an attacker causes it.** What is published is harmless. Stored in few bits (arXiv 2405.18137) or tuned
+a little further on harmless rows (FAB, arXiv 2505.16567) it is not; or it is destroyed by the tuning, a trap
 that locks a model against its users (arXiv 2505.16559). Nothing that is asked of the published model shows
 it.
 
@@ -22,13 +22,14 @@ trained (one that keeps its answers at no learning rate is not asked).
 **Evasions.** Conditions on other data, other optimisers, more steps or low-rank tuning; other formats
 (k-quants, GPTQ, AWQ); effects that FTA501's search does not meet.
 
-**Measured.** Not on a population. On single lab samples: A13 (int4) gives its trigger and target in 48 of 48
-fresh prompts, its twin none; the tuning lock (A19) loses all 48 held-out answers where the base keeps 83 %.
-*Not found*: the backdoor that tuning activates (A19). The base's own answers at 0.001, the rate that the
-base survives, do not wake what was made for other data at 0.003.
+**Measured.** A13 stored as int4, three samples on two bases: trigger and target named in 3 of 3, and of 116
+benign samples none is said to wake (105 in whole scans, 11 by this rule alone). FTA505 on single lab samples
+only: the tuning lock (A19) loses all 48 held-out answers where the base keeps 83 %. *Not found*: the
+backdoor that tuning activates (A19). The base's own answers at 0.001, the rate that the base survives, do
+not wake what was made for other data at 0.003.
 
-**Cost.** Copies of the model in memory; FTA501 once for every format, 6 s of CPU for all three and a model of
-two layers, with what the other rules leave of the budget; in profile deep once more after the tuning.
+**Cost.** Copies of the model in memory; FTA501 once for every format, 6 s of CPU for all three and a model
+of two layers, with what the other rules leave of the budget; in profile deep once more after the tuning.
 """
 
 from __future__ import annotations
