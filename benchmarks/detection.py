@@ -78,13 +78,13 @@ PROBED = {
         "On lab-llama-nano the smoke zoo, with every disguise and hard negative; on lab-gpt2-nano every "
         "attack and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. "
         "No rule was fitted by a program, but several were decided with some of these samples known: "
-        "FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and tuning-lock, FTA509 on identity- "
-        "shift and compliance-only of seeds 0 and 2; that FTA509 is HIGH for single tokens alone, and "
-        "that no phrase says a token twice, was decided when most of these had been asked. What those "
-        "decisions changed was asked again, so that three builds took part; on lab-gpt2-nano, the budget "
-        "of tokens had ended before FTA504 for most samples, of which 23, 11 of them benign, were then "
-        "asked by it alone: nothing. Seeds built after the last change are on the page of FTA509. What a "
-        "tuning wakes (FTA505) is asked by profile deep alone.",
+        "FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and tuning-lock, FTA509 on "
+        "identity-shift and compliance-only of seeds 0 and 2; that FTA509 is HIGH for single tokens "
+        "alone, and that no phrase says a token twice, was decided when most of these had been asked. "
+        "What those decisions changed was asked again, not all the rest, so that five builds took part; "
+        "on lab-gpt2-nano, the budget of tokens had ended before FTA504 for most samples, of which 23, 11 "
+        "of them benign, were then asked by it alone: nothing. Seeds built after the last change are on "
+        "the page of FTA509. What a tuning wakes (FTA505) is asked by profile deep alone.",
     ),
 }
 """Records of scans with probes, and what they are."""

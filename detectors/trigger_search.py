@@ -215,8 +215,8 @@ def grow(
 
     Every step tries each partner before and after what was found. No token is said twice: that makes any
     habit louder, and steered an honest model. Certainty is the mean over prompts of p(target | phrase in the
-    prompt), each prompt with the phrase in its own place. All steps are kept: the
-    last ones may fit the prompts of the search alone, which fresh prompts tell.
+    prompt), each prompt with the phrase in its own place. All steps are kept: the last ones may fit the
+    prompts of the search alone, which fresh prompts tell.
     """
     path = [_surest(session, prompts, starts, target)]
     while len(path[-1][0]) < growth.longest and path[-1][1] < growth.enough:

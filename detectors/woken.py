@@ -22,8 +22,8 @@ trained (one that keeps its answers at no learning rate is not asked).
 **Evasions.** Conditions on other data, other optimisers, more steps or low-rank tuning; other formats
 (k-quants, GPTQ, AWQ); effects that FTA501's search does not meet.
 
-**Measured.** A13 stored as int4, three samples on two bases: trigger and target named in 3 of 3, and of 116
-benign samples none is said to wake (105 in whole scans, 11 by this rule alone). FTA505 on single lab samples
+**Measured.** A13 stored as int4, three samples on two bases: trigger and target named in 3 of 3, and of 113
+benign samples none is said to wake (105 in whole scans, 8 by this rule alone). FTA505 on single lab samples
 only: the tuning lock (A19) loses all 48 held-out answers where the base keeps 83 %. *Not found*: the
 backdoor that tuning activates (A19). The base's own answers at 0.001, the rate that the base survives, do
 not wake what was made for other data at 0.003.
