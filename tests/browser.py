@@ -118,11 +118,16 @@ class Page:
             assert byte, "the browser has ended"
             data += byte
         message: dict[str, Any] = json.loads(data)
-        if message.get("method") in _COMPLAINTS:
+        if message.get("method") in _COMPLAINTS and not _is_notice(message["params"]):
             self.console.append(json.dumps(message["params"]))
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
         return message
+
+
+def _is_notice(params: dict[str, Any]) -> bool:
+    """What the browser remarks on without complaining, e.g. that a field was clicked before its autofocus."""
+    return params.get("entry", {}).get("level") in ("verbose", "info")
 
 
 @contextmanager
