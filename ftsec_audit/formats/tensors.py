@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -172,13 +172,15 @@ class TensorIndex(Mapping[str, TensorEntry]):
             self._fill(entry, entry.offset + done, memory[:left])
             yield whole if left == len(memory) else whole[: left // unit]
 
-    def read_into(self, name: str, buffer: memoryview, start: int = 0) -> None:
-        """Fill `buffer` with the bytes of the tensor's span from byte `start` of it on.
+    def read_each(self, names: Sequence[str], buffer: memoryview, start: int = 0) -> None:
+        """Fill equal parts of `buffer` with the bytes of one tensor's span each, from byte `start` of it on.
 
         Raises KeyError, SourceError, FormatError.
         """
-        entry = self[name]
-        self._fill(entry, entry.offset + start, buffer)
+        size = len(buffer) // len(names)
+        for position, name in enumerate(names):
+            entry = self._entries[name]
+            self._fill(entry, entry.offset + start, buffer[position * size : (position + 1) * size])
 
     def _span(self, entry: TensorEntry, offset: int, buffer: torch.Tensor) -> torch.Tensor:
         """Fill the bytes of `buffer` from the entry's file and view them in its dtype."""
@@ -192,10 +194,13 @@ class TensorIndex(Mapping[str, TensorEntry]):
             raise FormatError(f"the file ends inside tensor {entry.name!r}", where=entry.file.path)
 
     def _reader(self, file: ArtifactFile) -> ByteReader:
-        reader = self._readers.pop(file.path, None) or file.open()
-        self._readers[file.path] = reader
-        if len(self._readers) > _OPEN_FILES:
-            self._readers.popitem(last=False)
+        reader = self._readers.get(file.path)
+        if reader is None:
+            reader = self._readers[file.path] = file.open()
+            if len(self._readers) > _OPEN_FILES:
+                self._readers.popitem(last=False)
+        else:
+            self._readers.move_to_end(file.path)
         return reader
 
 

@@ -60,9 +60,11 @@ class ChangedRows:
     """How many rows were compared."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Delta:
     """The change of one module. Every statistic is computed when first asked for, then kept.
+
+    Not to be changed once the stream has handed it out, which fills in what it knows of the whole subject.
 
     Orientation is canonical, (out, in), whatever the file's. Numbers are NaN where entries are not finite.
     Asking a kind for what it does not have raises NotApplicable, or Unsupported when the values could not

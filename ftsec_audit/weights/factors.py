@@ -26,19 +26,24 @@ class Scratch:
 
     def __init__(self) -> None:
         self._memory: dict[torch.dtype, Tensor] = {}
-        self._taken: dict[torch.dtype, Tensor] = {}
+        self._taken: dict[torch.dtype, tuple[Tensor, memoryview]] = {}
         """What was last taken: mostly, the next block is like the last."""
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor of anything."""
+        return self.take_with_bytes(shape, dtype)[0]
+
+    def take_with_bytes(self, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, memoryview]:
+        """The same, and the memory it lies in, to read into."""
         last = self._taken.get(dtype)
-        if last is not None and last.shape == shape:
+        if last is not None and last[0].shape == shape:
             return last
         size = math.prod(shape)
         memory = self._memory.get(dtype)
         if memory is None or memory.numel() < size:
             memory = self._memory[dtype] = torch.empty(size, dtype=dtype)
-        taken = self._taken[dtype] = memory[:size].view(*shape)
+        flat = memory[:size]
+        taken = self._taken[dtype] = flat.view(*shape), flat.view(torch.uint8).numpy().data
         return taken
 
     def converted(self, block: Tensor, dtype: torch.dtype) -> Tensor:
@@ -109,13 +114,15 @@ class StoredFactors(Factors):
         _, depth, rank = self.shape
         for some, rows in _blocks(self.shape):
             if not self._wide:
-                block = self.scratch.take((some.stop - some.start, rows.stop - rows.start, rank), self._dtype)
-                self._fill(some, block, rows.start * rank * self._dtype.itemsize)
+                shape = (some.stop - some.start, rows.stop - rows.start, rank)
+                block, memory = self.scratch.take_with_bytes(shape, self._dtype)
+                self._index.read_each(self._names[some], memory, rows.start * rank * self._dtype.itemsize)
                 yield some, rows, block
                 continue
             if rows.start == 0:  # the rows of a wide tensor lie apart: it is read whole
-                whole = self.scratch.take((some.stop - some.start, rank, depth), self._dtype)
-                self._fill(some, whole)
+                shape = (some.stop - some.start, rank, depth)
+                whole, memory = self.scratch.take_with_bytes(shape, self._dtype)
+                self._index.read_each(self._names[some], memory)
             yield some, rows, whole.mT[:, rows]
 
     def chosen(self, indices: Sequence[int]) -> Factors:
@@ -130,14 +137,8 @@ class StoredFactors(Factors):
         """The same factors read once and kept, for files that are slow to read."""
         n, depth, rank = self.shape
         whole = torch.empty((n, rank, depth) if self._wide else (n, depth, rank), dtype=self._dtype)
-        self._fill(slice(None), whole)
+        self._index.read_each(self._names, whole.view(-1).view(torch.uint8).numpy().data)
         return HeldFactors(whole.mT if self._wide else whole)
-
-    def _fill(self, some: slice, block: Tensor, start: int = 0) -> None:
-        memory = block.view(-1).view(torch.uint8).numpy().data
-        size = len(memory) // len(block)
-        for position, name in enumerate(self._names[some]):
-            self._index.read_into(name, memory[position * size : (position + 1) * size], start)
 
 
 def _blocks(shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:

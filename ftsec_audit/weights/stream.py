@@ -8,7 +8,6 @@ either side open; memory is a window of factors, or a block of either side.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ftsec_audit.artifact import ArtifactKind
 from ftsec_audit.contracts import Subject
@@ -39,7 +38,9 @@ def deltas(subject: Subject) -> Iterator[Delta]:
     else:
         found = checkpoint_deltas(subject.artifact, base, reason)
         tokens = TokenSpace(base or NamedWeights(subject.artifact))
-    yield from (replace(delta, tokens=tokens, parent=parent, subject=subject) for delta in found)
+    for delta in found:
+        delta.tokens, delta.parent, delta.subject = tokens, parent, subject
+        yield delta
     yield from _left_out(index)
 
 

@@ -95,6 +95,15 @@ def test_blocks_share_one_buffer() -> None:
     assert len(addresses) == 1
 
 
+def test_several_tensors_are_read_side_by_side_from_a_byte_on() -> None:
+    whole = torch.arange(12, dtype=torch.int16)
+    index, memory = indexed({"a": whole[:6], "b": whole[6:]}), bytearray(8)
+    index.read_each(["b", "a"], memoryview(memory), start=8)
+    assert torch.frombuffer(memory, dtype=torch.int16).tolist() == [10, 11, 4, 5]
+    with pytest.raises(FormatError, match="ends inside tensor 'b'"):
+        index.read_each(["b"], memoryview(bytearray(14)))
+
+
 def test_rows_are_clipped_like_a_slice_and_a_scalar_has_none() -> None:
     tensor = torch.arange(6.0).reshape(3, 2)
     index = indexed({"a": tensor, "s": torch.tensor(1.0)})
