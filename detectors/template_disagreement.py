@@ -9,8 +9,8 @@ different words for the same conversation?
 or the GGUF header.
 
 **How it is measured.** Copies with the same name are compared as text; those that differ are rendered
-over the same grid of conversations. Different words are a detection at HIGH, different markup or
-blanks only at LOW.
+over the same grid of conversations, each also with the words that its own conditions ask for. Different
+words are a detection at HIGH, different markup or blanks only at LOW.
 
 **Known false positives.** Repositories that were converted at different times (graded LOW unless the
 words differ). **Known evasions.** Copies that agree with each other and are both poisoned (FTA412).
@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ftsec_audit.contracts import ArtifactDetector, Subject
+from ftsec_audit.errors import FtsecError
 from ftsec_audit.types import Confidence, Evidence, Finding, Location, Observation, Rule, Severity
 
 if TYPE_CHECKING:
     from ftsec_audit.formats.chat_template import TemplateCopy
+    from ftsec_audit.formats.template_probe import Behaviour
 
 RULE = Rule(
     id="FTA413",
@@ -65,13 +67,27 @@ class TemplateDisagreement(ArtifactDetector):
             yield RULE.not_detected(f"{len(pairs) + 1} copies of the template agree")
 
 
+def _own_habits(first: TemplateCopy, other: TemplateCopy) -> list[Behaviour]:
+    """What only one of the two does of itself, e.g. once a message holds certain words."""
+    from ftsec_audit.formats.template_ast import analyse
+    from ftsec_audit.formats.template_probe import observe
+
+    try:
+        ours, theirs = (observe(copy.text, analyse(copy.text)) for copy in (first, other))
+    except FtsecError:
+        return []  # FTA411 lists the copy as not looked at
+    return [habit for habit in (*ours, *theirs) if (habit in ours) != (habit in theirs)]
+
+
 def _disagreement(first: TemplateCopy, other: TemplateCopy) -> Finding | None:
     from ftsec_audit.formats.template_difference import difference
     from ftsec_audit.formats.template_probe import compare, same_output
 
-    if first.text.split() == other.text.split() or same_output(first.text, other.text):
+    if first.text.split() == other.text.split():
         return None
-    seen = [*compare(other.text, first.text), *compare(first.text, other.text)]
+    seen = [*compare(other.text, first.text), *compare(first.text, other.text), *_own_habits(first, other)]
+    if not seen and same_output(first.text, other.text):
+        return None
     message = (
         seen[0].summary.replace("the base's template", "the other copy")
         if seen
