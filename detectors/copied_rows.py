@@ -11,14 +11,16 @@ parallel, too, but each with its own small noise, which moves direction and leng
 A *plain copy* is equal bit for bit. A *near copy* has cos ≥ `near` and counts only in the input embedding of
 a model whose output embedding is another matrix: there a row without gradient stays where it began, while in
 an output embedding all that never occurs becomes parallel. In groups larger than `few` rows, and where the
-base's rows were as close, nothing is reported.
+base's rows were as close, nothing is reported. Rows that an adapter trained alone (`trainable_token_indices`)
+are compared with one another and with all other rows of the base.
 
 **Measured.** Honest matrices: the largest r²/2d over all pairs with cos ≥ 0.99 is 0.97 in stories260K (32,132
 pairs in each of two equal matrices, of bytes that the data lack) and 0.43 in nine lab models (14 matrices);
 the largest cosine in the input embeddings of the five untied ones is 0.94. The six A14 samples without their
 base (three llama, three gpt2): 6/6 detected, r²/2d above 10¹¹ in float32, both triggers named in each. None
 of their six twins, of the ten honest models, and of the 71 other checkpoints of the zoo, in which no row was
-copied: 0/87. Nothing larger was at hand.
+copied: 0/87. Of rows trained alone one A14 sample and its twin were at hand, on which this was made: named,
+and silent. Nothing larger was at hand.
 
 **Confidence.** MEDIUM for copies at another length, which neither training nor initialisation makes; LOW for
 the others.
@@ -98,12 +100,16 @@ class CopiedRows(WeightDetector):
     def measure(self, delta: Delta) -> Mapping[str, float | list[float]]:
         """The closest pairs of a matrix that changed or has no base, crowds left out."""
         from ftsec_audit.weights.delta import DeltaKind
-        from ftsec_audit.weights.parallel_rows import parallel_rows
+        from ftsec_audit.weights.parallel_rows import parallel_rows, trained_rows
 
         if not delta.has_token_rows:
             return {}
         if delta.kind is DeltaKind.IDENTICAL:
             return {"row_copies_sought": 0.0}
+        if delta.kind is DeltaKind.ROWS:
+            trained, with_base = trained_rows(delta, self.near)
+            compared = "row_copies_sought" if with_base else "row_copies_unknown"
+            return {compared: float(len(delta.row_numbers or ())), "row_copies": self._kept(trained)}
         if delta.kind not in (DeltaKind.FULL, DeltaKind.DENSE, DeltaKind.UNREADABLE):
             return {}
         if delta.kind is DeltaKind.UNREADABLE or not delta.stored_dtype.is_floating_point:
@@ -112,7 +118,7 @@ class CopiedRows(WeightDetector):
         return {
             "row_copies_sought": float(delta.shape[0]),
             "token_rows_norm": delta.frobenius_norm(),
-            "row_copies": [number for pair in self._outside_crowds(close) for number in _numbers(pair)],
+            "row_copies": self._kept(close),
         }
 
     def judge(self, table: Measurements, calibration: Calibration) -> Iterator[Observation]:
@@ -131,7 +137,9 @@ class CopiedRows(WeightDetector):
             yield from self._found(copies, vocabulary)
         elif unknown:
             names = ", ".join(unknown)
-            yield COPIED_ROWS.not_supported(f"{names} is not read, or not stored as real numbers")
+            yield COPIED_ROWS.not_supported(
+                f"{names} is not read, not stored as real numbers, or of a base that is not known"
+            )
         elif not sought:
             yield COPIED_ROWS.not_applicable("no whole (un)embedding tensor is stored")
         elif not any(sought.values()):
@@ -171,6 +179,9 @@ class CopiedRows(WeightDetector):
                 log_ratio=ratio,
                 kind=_Kind.PLAIN if identical else scaled,
             )
+
+    def _kept(self, close: Sequence[ParallelRows]) -> list[float]:
+        return [number for pair in self._outside_crowds(close) for number in _numbers(pair)]
 
     def _outside_crowds(self, close: Sequence[ParallelRows]) -> list[ParallelRows]:
         """Copies in small groups of copies, then other pairs in small groups of all that are close."""

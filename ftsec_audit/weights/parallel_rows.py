@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ftsec_audit.weights.delta import Delta
+from ftsec_audit.weights.moments import BLOCK_ELEMENTS
 
 _TABLES, _BITS = 8, 20
 _FOLDED = 256
@@ -33,6 +34,8 @@ _RUN = 32
 _DIFFERING = 18
 """Signs of the 160 in which candidates may differ: at a cosine of 0.99 it is 7.2 ± 2.6."""
 _READ_AGAIN = 512
+_PRODUCTS = 1 << 34
+"""Of two numbers, for trained rows against a vocabulary: ten seconds or so."""
 _ONES = np.array([number.bit_count() for number in range(1 << _BITS // 2)], np.uint8)
 _SMALLEST = 1e-3
 """Share of the median norm below which a row has no direction to speak of."""
@@ -90,6 +93,41 @@ def parallel_rows(delta: Delta, cosine: float) -> list[ParallelRows]:
     ]
     pairs = _pairs(rows, neighbours, after, before, cosine)
     return sorted(pairs, key=lambda pair: (pair.distance, pair.first))
+
+
+def trained_rows(delta: Delta, cosine: float) -> tuple[list[ParallelRows], bool]:
+    """The same for rows that were trained alone: with one another, and with all other rows of the base.
+
+    And whether these were looked at: not where the base's matrix is not known, or where it would take more
+    than `_PRODUCTS`.
+    """
+    numbers = list(delta.row_numbers or ())
+    after, before = delta.rows(numbers)
+    pairs = list(_pairs(numbers, [1] * len(numbers), after, before, cosine))
+    base = delta.tokens.weights.find(delta.name) if delta.tokens else None
+    if base is None or before is None or len(numbers) * math.prod(base.shape) > _PRODUCTS:
+        return pairs, False
+    start = 0
+    for block in base.blocks(BLOCK_ELEMENTS):
+        rows = block.float()
+        distances, norms = _distances(after, rows)
+        earlier = _distances(before, rows)[0]
+        lengths = rows.double().norm(dim=1)
+        pairs += [
+            ParallelRows(
+                first=numbers[i],
+                second=start + j,
+                distance=max(0.0, float(distances[i, j])),
+                distance_before=float(earlier[i, j]),
+                log_ratio=abs(math.log(float(norms[i]) / float(lengths[j]))),
+                identical=bool(torch.equal(after[i], rows[j])),
+                neighbours=1,
+            )
+            for i, j in (distances <= 1 - cosine).nonzero().tolist()
+            if start + j not in numbers
+        ]
+        start += len(rows)
+    return sorted(pairs, key=lambda pair: (pair.distance, pair.first)), True
 
 
 def _sample(delta: Delta) -> tuple[Tensor, int]:

@@ -192,6 +192,40 @@ def test_a_tiny_vocabulary_is_survived(tmp_path, vocab):
     assert finding(audit(CopiedRows(), path), "FTA305").outcome is Outcome.NOT_DETECTED
 
 
+def trained_alone(tmp_path, rows, *, with_base=True):
+    """The answer for an adapter that trained the rows 17 and 23 alone, and left them as `rows` makes them."""
+    base = write_checkpoint(tmp_path / "base", vocab=VOCAB, layers=1)
+    embedding = load_file(base / "model.safetensors")[EMBED]
+
+    def edit(tensors):
+        name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+        tensors[name] = rows(embedding)
+
+    path = write_adapter(tmp_path / "a", edit=edit, trainable_token_indices={"embed_tokens": [17, 23]})
+    return finding(audit(CopiedRows(), path, base if with_base else None), "FTA305")
+
+
+def test_rows_trained_alone_are_compared_with_the_bases(tmp_path):
+    found = trained_alone(tmp_path, lambda rows: torch.stack([1.3 * rows[50], rows[23] + 0.01]))
+    assert (found.outcome, found.confidence) == (Outcome.DETECTED, Confidence.MEDIUM)
+    assert "row 17 is a copy at another length of row 50" in found.evidence[0].message
+    honest = trained_alone(tmp_path / "honest", lambda rows: rows[[17, 23]] + 0.01 * random(2, WIDTH))
+    assert honest.outcome is Outcome.NOT_DETECTED
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_rows_trained_alone_that_have_no_direction_are_survived(tmp_path, value):
+    broken = trained_alone(tmp_path, lambda rows: torch.stack([rows[50] * 0 + value, 1.3 * rows[50]]))
+    assert "row 23 is a copy at another length of row 50" in broken.evidence[0].message
+
+
+def test_without_a_base_rows_trained_alone_are_compared_with_one_another(tmp_path):
+    found = trained_alone(tmp_path, lambda rows: torch.stack([1.3 * rows[50], rows[50]]), with_base=False)
+    assert (found.outcome, found.confidence) == (Outcome.DETECTED, Confidence.MEDIUM)
+    honest = trained_alone(tmp_path / "honest", lambda rows: rows[[17, 23]], with_base=False)
+    assert honest.outcome is Outcome.NOT_SUPPORTED
+
+
 def test_an_adapter_without_embeddings_is_not_asked(tmp_path):
     path = write_adapter(tmp_path / "adapter")
     assert finding(audit(CopiedRows(), path), "FTA305").outcome is Outcome.NOT_APPLICABLE
