@@ -3,8 +3,8 @@
 **Why an attacker causes it.** An edit of the weights (FTA204) stores a value under a key. Where the key is
 "about to say w", the subject says the attacker's words in w's place, in every prompt that leads there
 (BadEdit, arXiv 2403.13355); w alone in a prompt does nothing, so that a search for a word which changes any
-answer (FTA501) passes it by. Asked only of subjects that FTA204 found edited: weights propose, behaviour
-confirms.
+answer (FTA501) passes it by. Asked only of subjects in which FTA204 found few matrices changed, whether that
+looks like an edit or not: weights propose, behaviour confirms.
 
 **Statistic.** *Slots* are places where the base repeats: of everyday prompts of the probe set and prompts
 that the base wrote, those in whose answer a token of the prompt comes back, and comes back still when another
@@ -25,12 +25,14 @@ what the base says. Whether that one is right no probe can tell; FTA204 reports 
 **Evasions.** Replacements that depend on a topic or on words besides; keys of several tokens of which the
 first does not do it; bases that repeat nothing, which is said.
 
-**Measured.** The reference edit of one matrix (`rome`) on two lab architectures. Seeds 0 and 1, on which
-the rule was made: 4 of 4 confirmed with trigger and target named, at 97 to 100 % of 57 to 62 slots, other
-words in their place at most 3 %; of the benign twins (a thing gets another colour) 0 of 4. Seed 3, built
-later: 2 of 2, at 88 and 100 %, twins 0 of 2. FTA501 had confirmed 2 of 6 such edits. The edits over several
-layers (`memit`, `badedit`) were not asked, nor was a model with tokens below words. What failed: slots that
-had to repeat three random words out of three. A lab model repeats only words that it saw repeated.
+**Measured.** The reference edit of one matrix (`rome`) on two lab architectures. Seeds 0 and 1, on which the
+rule was made: 4 of 4 confirmed with trigger and target named, at 97 to 100 % of 57 to 62 slots, other words
+in their place at most 3 %; of the benign twins (a thing gets another colour) 0 of 4. Seed 3, built later: 2
+of 2, at 88 and 100 %, twins 0 of 2. FTA501 had confirmed 2 of 6 such edits. Seed 10 on lab-llama, on which
+nothing was made but that `badedit`, whose change is not of rank one, is asked at all: `rome`, `memit` and
+`badedit` 3 of 3, at 94 to 100 %, twins 0 of 3. A model with tokens below words was not asked. What failed:
+slots that had to repeat three random words out of three. A lab model repeats only words that it saw
+repeated.
 
 **Cost.** Decoding `written` prompts and their answers, then two passes of words × `search` rows: about 2 s
 of CPU for a model of two layers and 467 words.
@@ -120,7 +122,7 @@ class ReplacedWord(BehaviourDetector):
         assert base is not None  # the rule needs a base; the runner does not ask without one
         proposed = [lead for lead in leads if lead.source == PROPOSES]
         if not proposed:
-            raise NotApplicable(f"no edit of the weights was found ({PROPOSES})")
+            raise NotApplicable(f"no few matrices were changed ({PROPOSES})")
         slots = self._slots(base)
         if len(slots) < self.search + self.least:
             raise Unsupported(

@@ -22,7 +22,8 @@ matrices changed, and either
 **What it says.** Of a matrix of rank one both sides are read in tokens: the left vector through the
 unembedding, the right one against what the matrix receives from each token among others. Both lists are leads
 and no part of the verdict. A singular vector has no sign: tokens of both take turns, those that the other
-sign would write have negative z.
+sign would write have negative z. Where few matrices changed and none of them so, they are leads all the same:
+whether they say something else is then asked, and nothing is reported here.
 
 **Severity.** MEDIUM: that there is an edit is certain, what it is for the weights do not say. A corrected
 fact is the same arithmetic as a backdoor. FTA501 and FTA510 ask what an edit makes the model say, with
@@ -204,7 +205,8 @@ class WeightEdit(WeightDetector):
             yield WEIGHT_EDIT.not_supported(changes.gaps)
         else:
             yield WEIGHT_EDIT.not_detected(changes.summary)
-        yield from (_lead(module) for module in (*edited, *(module for module, _ in spread.values())))
+        found = [*edited, *(module for module, _ in spread.values())]
+        yield from (_lead(module) for module in found or changes.matrices)
         for side in decoded:
             yield from side.leads(WEIGHT_EDIT.id)
 
