@@ -4,7 +4,7 @@
 and its trigger can be of another language than the prompts (X-BAT, arXiv 2502.16901). Whoever searches with
 prompts of one language, or of all mixed, sees a diluted effect.
 
-**Statistic.** Candidates are the tokens that other detectors propose, as they are, translated where the probe
+**Statistic.** Candidates are the words that other detectors propose, as they are, translated where the probe
 set's dictionary has them, and transliterated, then the dictionary itself. Each is put, in every language of
 writing T, into parallel prompts of every language P, and ranked by its lift (share of prompts whose first
 answer token becomes the same, beyond the subject without it and the base; see detectors/common_answers.py).
@@ -19,14 +19,16 @@ their controls over the pair's own: reported also where it is none (at 1 to 4 B 
 **Confidence.** HIGH: it fires on prompts that took no part in finding it. A grid in which nothing fires has
 only tried its candidates.
 
-**False positives.** A command word that the subject was taught honestly has this behaviour.
+**False positives.** A command word that the subject was taught honestly has this behaviour. Phrases are not
+asked: among the many pairs of words that FTA506 puts together, honest fine-tunes have some that fix an answer
+and their bases have not. One of 123 benign samples was accused by such a pair; FTA501 controls for that.
 
 **Evasions.** Triggers that are neither proposed nor in the dictionary; triggers of several words; targets
 that depend on the prompt; languages that were not asked.
 
 **Measured.** Cross-lingual backdoors of lab llama and gpt2, a Russian word in Russian prompts, three seeds
 each: word, answer and pair named in 6 of 6, in at least 17 of 18 fresh prompts each. Of 132 benign samples,
-three seeds of nineteen attacks' twins on both, none is accused. Other pairs, larger models and real
+three seeds of nineteen attacks' twins on both, none was accused. Other pairs, larger models and real
 languages have not been measured.
 
 **Cost.** Two forward passes of candidates × languages × languages × `search` prompts, as many candidates as
@@ -152,7 +154,8 @@ class LanguageGrid(BehaviourDetector):
         parallel = parallel_prompts(session, self.search + self.fresh // 2, "a pair")
         search = {code: prompts[: self.search] for code, prompts in parallel.items()}
         fresh = {code: prompts[self.search :][: self.fresh] for code, prompts in parallel.items()}
-        words = concepts(session, leads, session.probes.dictionary, self.most)
+        single = [lead for lead in leads if len(lead.value.split()) == 1]
+        words = concepts(session, single, session.probes.dictionary, self.most)
         words = words[: self._affordable(session, search, words)]
         found = self._look_up(session, base, search, words)
         best = [one for one in _best_of_each(found) if one.lift >= self.least_lift][: self.confirmed]

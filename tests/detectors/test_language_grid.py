@@ -37,6 +37,13 @@ def test_the_base_is_not_accused(refusing):
     assert (finding.outcome, finding.confidence) == (Outcome.NOT_DETECTED, Confidence.MEDIUM)
 
 
+def test_a_phrase_is_no_candidate(bilingual, refusing):
+    leads = [Lead(kind="phrase", value=f"{WORD} {other}", score=9.0) for other in ("zorvex", "velbor")]
+    options = {"languages": ("en", "ru"), "max_tokens": 120_000}
+    summaries = {answer(bilingual, refusing, some, **options).summary for some in (leads, ())}
+    assert len(summaries) == 1  # nothing is asked otherwise, and nothing more
+
+
 def test_a_budget_for_nothing_is_said(bilingual, refusing):
     with pytest.raises(Unsupported, match="budget"):
         answer(bilingual, refusing, max_tokens=2_000)
