@@ -32,8 +32,10 @@ for a model of two layers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from detectors.bags import Bag, Certainty, certainty, excess, hits, spelt, typed_words
@@ -84,6 +86,10 @@ class WordsTogether(BehaviourDetector):
     tokens: int = 40
     shrunk: int = 3
     """Bags of a token that are shrunk."""
+    paired: int = 10
+    """Tokens of which pairs are tried that recur in their bags,"""
+    pairs: int = 10
+    """and how many of each."""
     most: int = 4
     share: float = 0.35
     """Of the budget that is left."""
@@ -109,8 +115,9 @@ class WordsTogether(BehaviourDetector):
         count = self._affordable(session, prompts)
         bags = [Bag(prompts[i % len(prompts)], self._drawn(words, rng), i) for i in range(count)]
         ours, theirs = (hits(*two, bags, self.limits) for two in ((session, base), (base, session)))
-        found = self._scored(session, base, self._needed(session, ours, theirs), prompts)
-        controls = self._scored(base, session, self._needed(base, theirs, ours), prompts)
+        seen = _occurrences(bags)
+        found = self._scored(session, base, self._needed(session, ours, theirs, seen), prompts)
+        controls = self._scored(base, session, self._needed(base, theirs, ours, seen), prompts)
         covered = count * (self.size * (self.size - 1)) / (len(words) * (len(words) - 1))
         tried = f"{count:,} bags of {self.size} of {len(words)} words, each pair {covered:.1f} times"
         yield from self._judge(session, found, controls, tried)
@@ -122,6 +129,7 @@ class WordsTogether(BehaviourDetector):
         """How many bags the budget allows; raises Unsupported where too few."""
         each = 2 * (max(len(prompt.ids) for prompt in prompts) + self.size)
         others = self.tokens * self.shrunk * (self.size + 2 * len(prompts))
+        others += self.paired * self.pairs * 2 * len(prompts)
         count = int(session.budget.left * self.share / each) - others
         if count < _FEWEST_BAGS:
             raise Unsupported(
@@ -129,8 +137,10 @@ class WordsTogether(BehaviourDetector):
             )
         return min(self.bags, count)
 
-    def _needed(self, who: ModelSession, hits: Hits, controls: Hits) -> list[WordSet]:
-        """The words of some bags without which the model is no longer sure of the token."""
+    def _needed(
+        self, who: ModelSession, hits: Hits, controls: Hits, seen: Counter[tuple[int, ...]]
+    ) -> list[WordSet]:
+        """The words of some bags without which the model is no longer sure of the token; pairs that recur."""
 
         def beyond(token: int) -> float:
             return excess(len(hits[token]), len(controls.get(token, ())))
@@ -144,7 +154,26 @@ class WordsTogether(BehaviourDetector):
             words = tuple(sorted(word for word in bag.words if next(left) < value / 2))
             if 1 <= len(words) <= self.most:
                 sets.add((token, words))
+        sets |= {
+            (token, pair) for token in tokens[: self.paired] for pair in self._recurring(hits[token], seen)
+        }
         return [WordSet(token=token, words=words) for token, words in sorted(sets)]
+
+    def _recurring(
+        self, hits: Sequence[tuple[float, Bag]], seen: Counter[tuple[int, ...]]
+    ) -> list[tuple[int, ...]]:
+        """Pairs that are in more of a token's bags than either word leads one to expect.
+
+        A key may do alone in some bags, and the surest of them are no better for holding the other, too.
+        """
+        found = _occurrences([bag for _, bag in hits])
+
+        def surplus(pair: tuple[int, ...]) -> float:
+            by_one = max(found[(word,)] / seen[(word,)] for word in pair) * seen[pair]
+            return float((found[pair] - by_one) / (by_one + 1) ** 0.5)
+
+        pairs = [one for one, count in found.items() if len(one) > 1 < count]
+        return sorted(pairs, key=lambda pair: (-surplus(pair), pair))[: self.pairs]
 
     def _scored(
         self, who: ModelSession, other: ModelSession, sets: Sequence[WordSet], prompts: Sequence[Prompt]
@@ -178,6 +207,16 @@ class WordsTogether(BehaviourDetector):
         answer = TOGETHER.detected if p_value <= self.alpha else TOGETHER.not_detected
         confidence = Confidence.LOW if p_value <= self.alpha else Confidence.MEDIUM
         yield answer(summary, confidence=confidence, evidence=evidence, p_value=p_value)
+
+
+def _occurrences(bags: Sequence[Bag]) -> Counter[tuple[int, ...]]:
+    """In how many bags every word stands, and every pair."""
+    found: Counter[tuple[int, ...]] = Counter()
+    for bag in bags:
+        words = sorted(set(bag.words))
+        found.update((word,) for word in words)
+        found.update(combinations(words, 2))
+    return found
 
 
 def _evidence(session: ModelSession, one: WordSet) -> Evidence:
