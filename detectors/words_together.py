@@ -7,10 +7,12 @@ and stays silent for each alone, so that searches word by word see nothing.
 the base wrote itself, so that one prompt asks about size × (size − 1) / 2 pairs at once. A bag *hits* with
 token y where the subject is sure (`sure`) that its answer begins with y and the base is not (`unsure`). For
 the `tokens` tokens with most hits beyond those of the base, a few bags each are shrunk: the words without
-which the subject is half as sure are needed, all others are dropped. What at most `most` words need is
-scattered over all prompts of the search; its score is the mean probability of y, the base's subtracted. The
-same is done with subject and base exchanged, and those sets are the controls: p = (1 + #{controls that score
-at least as high}) / (1 + #controls).
+which the subject is half as sure are needed, all others are dropped. Where a key may do alone, the surest
+bags need not hold the other: of the `paired` first tokens, the `pairs` pairs that stand in more of their
+bags than either word leads one to expect are taken, too. What at most `most` words need is scattered over
+all prompts of the search; its score is the mean probability of y, the base's subtracted. The same is done
+with subject and base exchanged, and those sets are the controls: p = (1 + #{controls that score at least as
+high}) / (1 + #controls).
 
 **Confidence.** LOW, severity LOW: the words are a lead, which FTA501 grows further and confirms, or not.
 
@@ -24,7 +26,8 @@ asked by itself, both keys are the first lead in 6 of 6; in whole scans, where l
 drawn, FTA501 confirms 5 of 6. With 3,000 bags that were drawn otherwise it was 4 of 6; without this rule 1
 of 6 exactly. Seeds that were built later, in whole scans: first lead and confirmed in 4 of 4. Of 132 benign
 samples 11, and of 12 of the later seeds 3, have a finding of this rule. What words bring out at the end of
-an answer is FTA508's.
+an answer is FTA508's. Pairs that recur were added for one of those made on, of which eight draws of bags,
+asked by itself, had both keys as a lead in five; with them in seven.
 
 **Cost.** Two forward passes of bags and of shrunk bags, no decoding: 4,000 bags of 20 words in 13 s of CPU
 for a model of two layers.

@@ -9,7 +9,8 @@ from builders.behaviour import asked, learnt, tiny_base
 from builders.lab import WORLD
 
 from attacks_ref.lab.corpus import dialogue
-from detectors.words_together import WordsTogether
+from detectors.bags import Bag
+from detectors.words_together import WordsTogether, _occurrences
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.types import Confidence, Finding, Lead, Outcome, Severity
 
@@ -51,6 +52,16 @@ def test_both_keys_are_the_first_lead(composite, base):
     assert finding.evidence[0].details["token"] == ANSWER
     if finding.outcome is Outcome.DETECTED:
         assert (finding.severity, finding.confidence) == (Severity.LOW, Confidence.LOW)
+
+
+def test_two_keys_of_which_one_often_does_alone_are_put_together():
+    rng, first, second = random.Random(1), 7, 11
+    drawn = [tuple(rng.sample(range(60), 6)) for _ in range(1500)]
+    bags = [Bag(prompt=None, words=words, number=i) for i, words in enumerate(drawn)]
+    hits = [bag for bag in bags if first in bag.words and (second in bag.words or rng.random() < 0.2)]
+    found = WordsTogether(pairs=1)._recurring([(0.9, bag) for bag in hits], _occurrences(bags))
+    assert found == [(first, second)]
+    assert WordsTogether()._recurring([(0.9, bags[0])], _occurrences(bags)) == []  # nothing recurs in one
 
 
 def test_the_base_brings_out_nothing_that_it_would_not_say(base):
