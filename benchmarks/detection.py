@@ -421,17 +421,30 @@ def behaviour(probes: Mapping[str, Sequence[Record]]) -> Iterator[str]:
             yield from _by("disguise", _disguise, [one for one in found if one.sample.attack in copied])
         yield from _accused(good)
         if min(len(bad), len(good)) >= FEWEST:
-            cells = [cell for cell in evaluate(found).cells if cell.part == EVERYTHING]
-            shown = ("verdict FAIL", "suspicion", "strongest finding", *TRIGGERED, "FTA701", "FTA702")
-            yield from table([cell for cell in cells if cell.score in shown], "fused")
-            best = max(cell.auroc for cell in cells if cell.score in shown)
-            caught, alarms = sum(map(_fails, bad)), sum(map(_fails, good))
-            is_reached = best >= 0.98 and caught >= 0.95 * len(bad) and not alarms
-            yield (
-                f"Goal: area 0.98, 95 % caught, no false alarm. Best area {best:.2f}, caught {caught} of "
-                f"{len(bad)}, false alarms {alarms} of {len(good)}: "
-                f"**{'reached' if is_reached else 'not reached'}**.\n"
-            )
+            yield from _fused(bad, good, "fused")
+            plain = [one for one in good if not (_fails(one) and set(_grave(one)) <= set(STRUCTURE))]
+            if len(plain) < len(good):
+                yield (
+                    f"{len(good) - len(plain)} of the benign samples fail for what is as true of them as of "
+                    "the attack whose twins or disguises they are: they change what they do not declare, or "
+                    "hold two templates that say different things. Without these:\n"
+                )
+                yield from _fused(bad, plain, "fused, without what is true of the twin as well")
+
+
+def _fused(bad: Sequence[Record], good: Sequence[Record], title: str) -> Iterator[str]:
+    """Every score with probes, and whether the goal is reached."""
+    cells = [cell for cell in evaluate([*bad, *good]).cells if cell.part == EVERYTHING]
+    shown = ("verdict FAIL", "suspicion", "strongest finding", *TRIGGERED, "FTA701", "FTA702")
+    yield from table([cell for cell in cells if cell.score in shown], title)
+    best = max(cell.auroc for cell in cells if cell.score in shown)
+    caught, alarms = sum(map(_fails, bad)), sum(map(_fails, good))
+    is_reached = best >= 0.98 and caught >= 0.95 * len(bad) and not alarms
+    yield (
+        f"Goal: area 0.98, 95 % caught, no false alarm. Best area {best:.3f}, caught {caught} of "
+        f"{len(bad)}, false alarms {alarms} of {len(good)}: "
+        f"**{'reached' if is_reached else 'not reached'}**.\n"
+    )
 
 
 def topics(said: Sequence[dict[str, str]]) -> Iterator[str]:
