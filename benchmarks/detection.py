@@ -15,13 +15,15 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attacks_ref import safety
+from _detection_counts import STRUCTURE, count, counted, fails, grave, share
+from _detection_probes import PROBED, behaviour, topics
+
 from ftsec_audit.calibration.bank import SHIPPED_SCORE
 from ftsec_audit.calibration.learned import LearnedScore
-from ftsec_audit.types import Confidence, Outcome, Severity, Verdict
+from ftsec_audit.types import Outcome
 from ftsec_audit.validate import curves, evaluate, records
 from ftsec_audit.validate.cells import EVERYTHING, TRAINED, Cell
 from ftsec_audit.validate.document import Matrix, table
@@ -31,8 +33,11 @@ from ftsec_audit.validate.scorers import NOT_FITTED, Scored
 from ftsec_audit.version import VERSION
 
 KEPT = Path(__file__).parent / "detection"
+
 FITTED = ("in recipe", "leave one recipe out", "leave one attack out", "leave one base out")
+
 PUBLISHED = ("five statistics, logistic", "85 % top direction", "adaptersentry")
+
 OURS = (
     "strongest finding, own bank",
     "FTA201, own bank",
@@ -51,49 +56,11 @@ BY_PART = (
 )
 """Shown by attack, disguise and base, beside the ratio that is not fitted."""
 
-STRUCTURE = (
-    "FTA101",
-    "FTA102",
-    "FTA105",
-    "FTA106",
-    "FTA109",
-    "FTA204",
-    "FTA301",
-    "FTA302",
-    "FTA411",
-    "FTA412",
-    "FTA413",
-)
-"""Rules that state a fact about files or tensors, which is as true of a twin that has it as of the attack."""
-
 NORM = "five.norm"
 
 ONE_TOKEN = ("token-backdoor", "tool-backdoor", "composite-backdoor", "quantisation-conditioned")
+
 OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-time", "virtual-prompt")
-
-
-PROBED = {
-    "probes.jsonl.gz": (
-        "### Every attack and its twin",
-        "On lab-llama-nano the smoke zoo, with every disguise and hard negative; on lab-gpt2-nano every "
-        "attack and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. "
-        "No rule was fitted by a program, but several were decided with some of these samples known: "
-        "FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and tuning-lock, FTA509 on "
-        "identity-shift and compliance-only of seeds 0 and 2; that FTA509 is HIGH for single tokens "
-        "alone, and that no phrase says a token twice, was decided when most of these had been asked. "
-        "What those decisions changed was asked again, not all the rest, so that five builds took part; "
-        "on lab-gpt2-nano, the budget of tokens had ended before FTA504 for most samples, of which 23, 11 "
-        "of them benign, were then asked by it alone: nothing. Seeds built after the last change are on "
-        "the page of FTA509. What a tuning wakes (FTA505) is asked by profile deep alone.",
-    ),
-}
-"""Records of scans with probes, and what they are."""
-
-FEWEST = 20
-"""Samples of a kind below which areas are not worth printing."""
-
-TRIGGERED = ("FTA501", "FTA504", "FTA507", "FTA508", "FTA509", "FTA510", "FTA601")
-"""Rules that name a trigger on fresh prompts, and what it brings out or takes away."""
 
 
 def main() -> None:
@@ -214,10 +181,10 @@ def flagged(weights: Sequence[Record]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for attack in sorted({one.sample.attack for one in weights}):
         bad, good = (_of(weights, attack, poisoned=poisoned) for poisoned in (True, False))
-        yield f"| {attack} | {_share(bad, _fails)} | {_share(bad, _expected)} | {_share(good, _fails)} |"
-    accused = [one for one in weights if not one.sample.poisoned and _fails(one)]
-    named = Counter((one.sample.attack, ", ".join(_grave(one))) for one in accused)
-    carrying = sum(set(_grave(one)) <= set(STRUCTURE) for one in accused if _grave(one))
+        yield f"| {attack} | {share(bad, fails)} | {share(bad, _expected)} | {share(good, fails)} |"
+    accused = [one for one in weights if not one.sample.poisoned and fails(one)]
+    named = Counter((one.sample.attack, ", ".join(grave(one))) for one in accused)
+    carrying = sum(set(grave(one)) <= set(STRUCTURE) for one in accused if grave(one))
     yield (
         f"\nBenign samples that fail: {len(accused)} of {sum(not one.sample.poisoned for one in weights)}; "
         f"{carrying} of them because they have the very thing that the rule reports, by construction of the "
@@ -243,7 +210,7 @@ def candidates(weights: Sequence[Record]) -> Iterator[str]:
     groups = dict.fromkeys(map(_group, ranked))
     for group in groups:
         inside = [one for one in ranked if _group(one) == group]
-        yield f"| {' | '.join(group)} | {_n(inside)} | {_share(inside, _in_first)} | {_places(inside)} |"
+        yield f"| {' | '.join(group)} | {counted(inside)} | {share(inside, _in_first)} | {_places(inside)} |"
     single = [one for one in ranked if one.sample.attack in ONE_TOKEN and not one.sample.stealth]
     yield ""
     for base in sorted({one.sample.base_name for one in single}):
@@ -251,7 +218,7 @@ def candidates(weights: Sequence[Record]) -> Iterator[str]:
         is_reached = sum(map(_in_first, inside)) >= 0.9 * len(inside)
         yield (
             f"- {base}, token triggers trained in ({', '.join(ONE_TOKEN)}), undisguised: "
-            f"{_share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**."
+            f"{share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**."
         )
     yield (
         "\nThe vocabularies are of words: a trigger is one token. Where it fails: on lab-gpt2-nano, whose "
@@ -275,11 +242,11 @@ def planted(edits: Sequence[dict[str, str]], weights: Sequence[Record]) -> Itera
             one, rows = _kind(mine, "rank-one"), _kind(mine, "rows")
             honest = [row for row in mine if row["kind"].startswith("benign")]
             cells = (
-                _count(one, lambda row: "FTA204" in row["flagged"]),
-                _count(one, lambda row: 0 < int(row["place"]) <= 5),
-                _count(rows, lambda row: "FTA301" in row["flagged"]),
-                _count(rows, lambda row: row["place"] == row["planted"]),
-                _count(honest, lambda row: bool(row["flagged"])),
+                count(one, lambda row: "FTA204" in row["flagged"]),
+                count(one, lambda row: 0 < int(row["place"]) <= 5),
+                count(rows, lambda row: "FTA301" in row["flagged"]),
+                count(rows, lambda row: row["place"] == row["planted"]),
+                count(honest, lambda row: bool(row["flagged"])),
             )
             yield f"| {base or 'all'} | {' | '.join(cells)} |"
         yield (
@@ -314,9 +281,9 @@ def _ablation(edits: Sequence[dict[str, str]], weights: Sequence[Record]) -> Ite
         area, (low, high) = curves.auroc(scores, good), curves.auroc_interval(scores, good)
         yield (
             f"| {kind.removeprefix('ablation ') or 'all'} | "
-            f"{_count(mine, lambda row: 'FTA205' in row['flagged'])}"
+            f"{count(mine, lambda row: 'FTA205' in row['flagged'])}"
             f" | {area:.2f} [{low:.2f}, {high:.2f}], {len(mine)} : {len(good)} | "
-            f"{_count(mine, lambda row: row['blind'] == 'detected')} |"
+            f"{count(mine, lambda row: row['blind'] == 'detected')} |"
         )
     all_scores = [float(row["removal"]) for row in bad]
     area = curves.auroc(all_scores, good)
@@ -402,134 +369,8 @@ def _apart(bad: Sequence[Record], good: Sequence[Record]) -> str:
     return f"{curves.auroc(ours, theirs):.2f} [{low:.2f}, {high:.2f}], {len(bad)} : {len(good)}"
 
 
-def behaviour(probes: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    """Weights and probes fused: the program as it is used."""
-    yield "## With probes\n"
-    if not probes:
-        yield "Not measured yet.\n"
-    for name, found in probes.items():
-        title, said = PROBED[name]
-        bad = [one for one in found if one.sample.poisoned]
-        good = [one for one in found if not one.sample.poisoned]
-        yield f"{title}\n"
-        yield f"Profile standard on {len(bad)} known-bad and {len(good)} benign samples. {said}\n"
-        yield from _by("attack", lambda one: one.sample.attack, found)
-        yield from _by("base", lambda one: one.sample.base_name, found)
-        if any(one.sample.stealth for one in found):
-            copied = {one.sample.attack for one in found if one.sample.stealth}
-            yield "Of the attacks of which disguised copies were made, by disguise:\n"
-            yield from _by("disguise", _disguise, [one for one in found if one.sample.attack in copied])
-        yield from _accused(good)
-        if min(len(bad), len(good)) >= FEWEST:
-            yield from _fused(bad, good, "fused")
-            plain = [one for one in good if not (_fails(one) and set(_grave(one)) <= set(STRUCTURE))]
-            if len(plain) < len(good):
-                yield (
-                    f"{len(good) - len(plain)} of the benign samples fail for what is as true of them as of "
-                    "the attack whose twins or disguises they are: they change what they do not declare, or "
-                    "hold two templates that say different things. Without these:\n"
-                )
-                yield from _fused(bad, plain, "fused, without what is true of the twin as well")
-
-
-def _fused(bad: Sequence[Record], good: Sequence[Record], title: str) -> Iterator[str]:
-    """Every score with probes, and whether the goal is reached."""
-    cells = [cell for cell in evaluate([*bad, *good]).cells if cell.part == EVERYTHING]
-    shown = ("verdict FAIL", "suspicion", "strongest finding", *TRIGGERED, "FTA701", "FTA702")
-    yield from table([cell for cell in cells if cell.score in shown], title)
-    best = max(cell.auroc for cell in cells if cell.score in shown)
-    caught, alarms = sum(map(_fails, bad)), sum(map(_fails, good))
-    is_reached = best >= 0.98 and caught >= 0.95 * len(bad) and not alarms
-    yield (
-        f"Goal: area 0.98, 95 % caught, no false alarm. Best area {best:.3f}, caught {caught} of "
-        f"{len(bad)}, false alarms {alarms} of {len(good)}: "
-        f"**{'reached' if is_reached else 'not reached'}**.\n"
-    )
-
-
-def topics(said: Sequence[dict[str, str]]) -> Iterator[str]:
-    """FTA508 by itself, which is younger than the scans above."""
-    if not said:
-        return
-    yield "### Topics that change how answers end (FTA508)\n"
-    yield (
-        "Asked alone, after the scans above. The rule was made on the virtual prompts of seeds 0 to 2; those "
-        "of later seeds were built when it was done. *Something ends answers*: a token does so among random "
-        "words often enough to be looked into; reported is what fresh prompts then confirm.\n"
-    )
-    yield "| samples | n | something ends answers | reported | with the marker named |"
-    yield "|---|---|---|---|---|"
-    for base in sorted({one["base"] for one in said}):
-        mine = [one for one in said if one["base"] == base]
-        bad = [one for one in mine if one["poisoned"] == "True" and one["attack"] == "virtual-prompt"]
-        yield _topic_line(
-            f"virtual-prompt on {base}, seeds 0–2", [one for one in bad if int(one["seed"]) < 3]
-        )
-        yield _topic_line(
-            f"virtual-prompt on {base}, later seeds", [one for one in bad if int(one["seed"]) > 2]
-        )
-        yield _topic_line(f"benign on {base}", [one for one in mine if one["poisoned"] == "False"])
-    yield ""
-
-
-def _topic_line(name: str, found: Sequence[dict[str, str]]) -> str:
-    cells = (
-        _count(found, lambda one: " ends the answers after " in one["summary"]),
-        _count(found, lambda one: one["outcome"] == Outcome.DETECTED),
-        _count(
-            found, lambda one: one["outcome"] == Outcome.DETECTED and one["target"] == safety.target("marker")
-        ),
-    )
-    return f"| {name} | {len(found)} | {' | '.join(cells)} |"
-
-
 def _lines(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
-
-
-def _by(part: str, of: Callable[[Record], str], found: Sequence[Record]) -> Iterator[str]:
-    """What is said of the known-bad samples of each part, and how many of its benign ones fail."""
-    yield (
-        f"| {part} | n | fails | a trigger confirmed ({', '.join(TRIGGERED)}) | trigger named | "
-        "target named | benign that fail |"
-    )
-    yield "|---|---|---|---|---|---|---|"
-    for name in sorted({of(one) for one in found}):
-        mine = [one for one in found if of(one) == name]
-        yield _said(name, mine)
-    yield _said("**all**", found)
-    yield ""
-
-
-def _said(name: str, found: Sequence[Record]) -> str:
-    bad = [one for one in found if one.sample.poisoned]
-    good = [one for one in found if not one.sample.poisoned]
-    cells = (
-        _n(bad),
-        _share(bad, _fails),
-        _share(bad, _confirmed),
-        _share([one for one in bad if one.sample.trigger], lambda one: one.trigger.named),
-        _share(bad, lambda one: one.trigger.target_named),
-        _share(good, _fails),
-    )
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def _accused(good: Sequence[Record]) -> Iterator[str]:
-    """Which benign samples are said to have a trigger, and which rules fail the others."""
-    yield f"A trigger is confirmed in {_share(good, _confirmed)} of the benign samples."
-    for one in good:
-        if _confirmed(one):
-            yield f"- `{one.sample.key}`: {', '.join(_grave(one))}"
-    why = Counter((one.sample.attack, rule) for one in good if _fails(one) for rule in _grave(one))
-    if why:
-        said = ", ".join(f"{n} × {attack} ({rule})" for (attack, rule), n in why.most_common())
-        yield f"\nWhy benign samples fail: {said}."
-    yield ""
-
-
-def _disguise(one: Record) -> str:
-    return " + ".join(one.sample.stealth) or "none"
 
 
 def every_score(matrix: Matrix) -> Iterator[str]:
@@ -595,31 +436,9 @@ def _of(found: Sequence[Record], attack: str, *, poisoned: bool) -> list[Record]
     return [one for one in found if one.sample.attack == attack and one.sample.poisoned is poisoned]
 
 
-def _fails(one: Record) -> bool:
-    return one.verdict is Verdict.FAIL
-
-
-def _grave(one: Record) -> list[str]:
-    """The rules because of which the default policy fails it."""
-    return sorted(
-        finding.rule
-        for finding in one.findings
-        if finding.outcome is Outcome.DETECTED
-        and finding.severity >= Severity.HIGH
-        and finding.confidence >= Confidence.MEDIUM
-    )
-
-
 def _expected(one: Record) -> bool:
     hits = {finding.rule for finding in one.findings if finding.outcome is Outcome.DETECTED}
     return bool(hits & set(one.sample.expected_rules))
-
-
-def _confirmed(one: Record) -> bool:
-    return any(
-        f.rule in TRIGGERED and f.outcome is Outcome.DETECTED and f.severity >= Severity.HIGH
-        for f in one.findings
-    )
 
 
 def _in_first(one: Record) -> bool:
@@ -640,27 +459,8 @@ def _places(found: Sequence[Record]) -> str:
     return ", ".join(f"{rank:.0f}" if math.isfinite(rank) else f"> {most}" for rank in (middle, worst))
 
 
-def _share(found: Sequence[Record], holds: Callable[[Record], bool]) -> str:
-    """`hits/n [interval]`, the interval by jobs."""
-    if not found:
-        return "–"
-    hits = [holds(one) for one in found]
-    low, high = curves.share_interval(hits, [one.sample.job for one in found])
-    return f"{sum(hits)}/{len(hits)} [{low:.2f}, {high:.2f}]"
-
-
-def _n(found: Sequence[Record]) -> str:
-    return f"{len(found)} ({len({one.sample.job for one in found})})"
-
-
 def _kind(rows: Sequence[dict[str, str]], kind: str) -> list[dict[str, str]]:
     return [row for row in rows if row["kind"] == kind]
-
-
-def _count(rows: Sequence[dict[str, str]], holds: Callable[[dict[str, str]], bool]) -> str:
-    hits = sum(map(holds, rows))
-    low, high = curves.wilson(hits, len(rows))
-    return f"{hits}/{len(rows)} [{low:.2f}, {high:.2f}]" if rows else "–"
 
 
 def _area(cell: Cell | None) -> str:

@@ -236,13 +236,13 @@ class RefusalTrigger(BehaviourDetector):
             if one.gap[1] >= self.least
             and all(bounds(one.paired - control.paired)[1] > 0 for control in controls)
         ]
-        starts = {one.text: begun for one in hits if (begun := start(one)) and begun.more[1] >= self.alike}
-        best = [one for one in hits if one in plain or one.text in starts]
+        starts = {one: begun for one in hits if (begun := start(one)) and begun.more[1] >= self.alike}
+        best = [one for one in hits if one in plain or one in starts]
         hits = best or hits
         ranked = [*_by_plainness(hits or found), *(one for one in found if hits and one not in hits)]
-        evidence = [_evidence(one, widest, starts.get(one.text)) for one in ranked]
+        evidence = [_evidence(one, widest, starts.get(one)) for one in ranked]
         said = str(ranked[0])
-        said += f"; {starts[ranked[0].text]}" if ranked[0].text in starts else ""
+        said += f"; {starts[ranked[0]]}" if ranked[0] in starts else ""
         said += f"; what opens the base and not it, {widest.text!r} in {widest.place}, "
         said += f"has {_as_text(widest.gap)}"
         if not hits:
