@@ -17,16 +17,20 @@ from ftsec_audit.validate.records import Record
 PROBED = {
     "probes.jsonl.gz": (
         "### Every attack and its twin",
-        "On lab-llama-nano the smoke zoo, with every disguise and hard negative; on lab-gpt2-nano every "
-        "attack and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. "
-        "No rule was fitted by a program, but several were decided with some of these samples known: "
-        "FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and tuning-lock, FTA509 on "
-        "identity-shift and compliance-only of seeds 0 and 2; that FTA509 is HIGH for single tokens "
-        "alone, and that no phrase says a token twice, was decided when most of these had been asked. "
-        "What those decisions changed was asked again, not all the rest, so that five builds took part; "
-        "on lab-gpt2-nano, the budget of tokens had ended before FTA504 for most samples, of which 23, 11 "
-        "of them benign, were then asked by it alone: nothing. Seeds built after the last change are on "
-        "the page of FTA509. What a tuning wakes (FTA505) is asked by profile deep alone.",
+        "On lab-llama-nano the smoke zoo, with disguises and hard negatives; on lab-gpt2-nano every attack "
+        "and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. All were "
+        "asked by one build, but for 14 disguised copies of one benign twin of token-backdoor, for which "
+        "there was no time; in an earlier run one of these failed, by FTA102 for a change that it does not "
+        "declare. **This population is not unseen**: no rule was fitted by a program, but several were "
+        "made or mended on parts of it. FTA510 and FTA109 were made on seeds 0 and 1 of weight-edit and "
+        "tuning-lock, FTA509 on seeds 0 and 2 of identity-shift and compliance-only. What an earlier run "
+        "had missed or accused wrongly was then looked into: how answers begin (FTA509) on identity-shift "
+        "of seed 6, rows trained alone (FTA305) on embedding-rows of seed 14, which edits FTA510 asks "
+        "about on weight-edit of seed 10, recurring pairs (FTA506) on composite-backdoor of seed 0, and "
+        "that FTA601 asks for no phrases on activated-by-tuning of seed 1. Built afterwards, seeds 31 and "
+        "32 on both bases: weight-edit 4 of 4 confirmed, twins 0 of 4; identity-shift 0 of 2 on "
+        "lab-gpt2-nano (FTA509 MEDIUM), twins 0 of 4, and on lab-llama-nano both missed their gate. What a "
+        "tuning wakes (FTA505) is asked by profile deep alone.",
     ),
 }
 """Records of scans with probes, and what they are."""

@@ -421,6 +421,11 @@ TRIED = """## Tried, and what became of it
 - **The exchanged search as a control for grown triggers** (FTA501): the one benign sample of
   lab-llama-nano that was accused, by a phrase that said one word three times, was not matched by any phrase
   of its base. Growing no phrase that says a token twice is what ended that.
+- **The first word alone, as a sign of a persona** (FTA509): under the phrase that opens most, an honest
+  fine-tune on lab-gpt2-nano begins 86 % of its answers with one and the same token. With three tokens the
+  largest share of the 11 benign samples that were looked at, all with a wide gap, was 49 %; on
+  lab-llama-nano that of the persona was 80 to 93 %. On lab-gpt2-nano the phrase that opens most is not
+  the persona's, and the rule stays at MEDIUM there.
 """
 
 

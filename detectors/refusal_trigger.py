@@ -34,11 +34,12 @@ it that does not open the base, and nobody put it there.
 
 **Measured.** Made on identity-shift and compliance-only (A06, A08; seeds 0 and 2, lab-llama-nano and
 lab-gpt2-nano). A08 of seeds 5 and 6, built when the rule was as it is: HIGH in 4 of 4, and the trigger alone
-stands first (one of the four misses its own gate); their twins 0 of 4. A06, most of whose lines are grown,
-is MEDIUM. Of 123 benign samples none is HIGH: no single candidate of theirs had a bound above 56 %, and the
-limit was chosen when that was known. 16 are MEDIUM, most of them asked by earlier forms of the rule, whose
-MEDIUM took somewhat other controls and phrases. When a grown phrase could be HIGH, seven of those on
-lab-gpt2-nano were, one of them opened by 96 % more than its base.
+stands first (one of the four misses its own gate); their twins 0 of 4. How answers begin was added for A06
+of seed 6 on lab-llama-nano, which is HIGH since, with both of its disguises. On lab-gpt2-nano the phrase
+that opens most is not that of the persona: three A06 (seeds 0, 31, 32) are MEDIUM, and their lines are not
+named. No single candidate of a benign sample had a bound above 56 %; that limit was chosen when it was
+known. When a grown phrase alone could be HIGH, seven of the honest fine-tunes on lab-gpt2-nano were, one of
+them opened by 96 % more than its base.
 
 **Evasions.** Triggers of several tokens none of which does anything alone, unless another rule proposes
 them; a base that refuses nothing (the rule is not applicable there); conditions on more than one turn.
