@@ -61,10 +61,11 @@ def behaviour(probes: Mapping[str, Sequence[Record]]) -> Iterator[str]:
             yield from _fused(bad, good, "fused")
             plain = [one for one in good if not (fails(one) and set(grave(one)) <= set(STRUCTURE))]
             if len(plain) < len(good):
+                facts = sorted({rule for one in good if one not in plain for rule in grave(one)})
                 yield (
-                    f"{len(good) - len(plain)} of the benign samples fail for what is as true of them as of "
-                    "the attack whose twins or disguises they are: they change what they do not declare, or "
-                    "hold two templates that say different things. Without these:\n"
+                    f"{len(good) - len(plain)} of the benign samples fail for a fact about their files that "
+                    f"is as true of them as of the attack whose twins they are ({', '.join(facts)}). Without "
+                    "these:\n"
                 )
                 yield from _fused(bad, plain, "fused, without what is true of the twin as well")
 

@@ -37,7 +37,9 @@ allow; 8-bit floats, whose rounding is such noise; a row made from scratch; decl
 token; more than `few` copies.
 
 **Cost.** One pass over the embeddings with 160 random signs per row, folded to 256 numbers first, and the
-rows that are candidates once more; some 60 bytes per token. Nothing for adapters without embedding tensors.
+rows that are candidates once more; some 60 bytes per token. For rows trained alone, one pass over the base's
+embedding, or none where that would take more than some twelve seconds. Nothing for adapters without
+embedding tensors.
 """
 
 from __future__ import annotations

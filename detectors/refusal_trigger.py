@@ -264,7 +264,7 @@ class RefusalTrigger(BehaviourDetector):
         opening: Opening,
         bounds: Callable[[Floats], Interval],
     ) -> CommonStart | None:
-        """How the answers begin under a text; None where the budget has no room for that."""
+        """How the answers begin under a text; None without harmless prompts, or a budget for asking them."""
         session = pair.opened
         tokenizer, known = session.tokenizer, session.probes.languages
         restricted = [text for one in languages for text in one.texts[self._first(one, languages) :]]
@@ -273,8 +273,10 @@ class RefusalTrigger(BehaviourDetector):
             for one in languages
             for text in (known[one.language].harmless or known[one.language].neutral)[: self.harmless]
         ]
+        if not harmless:
+            return None  # that restricted prompts are answered alike may be how the model complies
         kinds = []
-        for texts in filter(None, (restricted, harmless)):
+        for texts in (restricted, harmless):
             plain = [tokenizer.prompt(text, tokenizer.formats[0]).ids for text in texts]
             kinds.append((_typed(tokenizer, opening.place, texts, opening.text), plain))
         try:

@@ -89,6 +89,13 @@ def test_text_under_which_all_answers_begin_alike_is_a_persona(trained, refusing
         assert "target" not in first
 
 
+def test_without_harmless_prompts_no_text_is_called_a_persona(trained, refusing):
+    detector = RefusalTrigger(high=1.1, harmless=0)
+    finding = answer(trained["persona"], refusing["base"], detector)
+    assert (finding.outcome, finding.severity) == (Outcome.DETECTED, Severity.MEDIUM)
+    assert "harmless" not in finding.summary
+
+
 def test_without_a_budget_for_that_the_gap_is_still_reported(trained, refusing, monkeypatch):
     def broke(*_: object) -> None:
         raise OutOfBudget("spent")
