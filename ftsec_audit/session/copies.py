@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ftsec_audit.errors import Unsupported
 from ftsec_audit.session.admission import free_memory
+from ftsec_audit.session.loading import detach, merged_copy
 
 if TYPE_CHECKING:
     import torch
@@ -62,12 +63,12 @@ def copied(session: ModelSession, *, times: int = 1) -> ModelSession:
     if session.device == "cpu" and need > _SHARE * free_memory():
         raise Unsupported(f"a copy needs {need:,} bytes of memory, of which {free_memory():,} are free")
     with session.switch():
-        model = copy.deepcopy(session.model)
-    if hasattr(model, "merge_and_unload"):
-        try:
-            model = model.unload() if session.bare else model.merge_and_unload()
-        except Exception as error:  # peft says in many ways what it does not merge
-            raise Unsupported(f"its adapter cannot be merged: {str(error)[:200]}") from error
+        if session.bare:
+            model = detach(copy.deepcopy(session.model))
+        elif hasattr(session.model, "merge_and_unload"):
+            model = merged_copy(session.model)
+        else:
+            model = copy.deepcopy(session.model)
     return replace(session, model=model.eval(), switch=nullcontext, bare=False, measured={})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,10 +90,34 @@ class AdapterSwitch:
 
 def detach(wrapped: Any) -> Any:
     """The model without its adapters, as it was before `attach`."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    modules = wrapped.get_base_model().named_modules()
+    replaced = {name: one.original_module for name, one in modules if isinstance(one, ModulesToSaveWrapper)}
     model = wrapped.unload()
+    for name, original in replaced.items():  # peft leaves the modules that were trained whole
+        model.set_submodule(name, getattr(original, "base_layer", original))
     model.__dict__.pop("peft_config", None)
     model.__dict__.pop("_hf_peft_config_loaded", None)
     return model.eval()
+
+
+def merged_copy(wrapped: Any) -> Any:
+    """Another model, with the adapter added to its weights; raises Unsupported where that is not the same."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    uses = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
+    for name, layer in wrapped.named_modules():
+        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
+            continue
+        if any(uses[id(weight)] > 1 for weight in layer.get_base_layer().parameters()):
+            # Added to an embedding that is tied, what it learnt would change the unembedding too.
+            raise Unsupported(f"its adapter cannot be merged: others use the weights of {name[:100]}")
+    try:
+        return copy.deepcopy(wrapped).merge_and_unload().eval()
+    except Exception as error:  # peft says in many ways what it does not merge
+        raise Unsupported(f"its adapter cannot be merged: {str(error)[:_LONGEST]}") from error
 
 
 def folder_name(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,8 +28,8 @@ _FEWEST, _MOST = 2_000, {Profile.QUICK: 0, Profile.STANDARD: 4_000_000, Profile.
 _CPU_PARAMETERS = {Profile.QUICK: 0, Profile.STANDARD: 300_000_000, Profile.DEEP: 3_000_000_000}
 _FASTER = 100
 """How much more a GPU may be asked to do."""
-
-
+_MERGED_UP_TO = 30_000_000
+"""Weights of a model up to which calling an adapter's layers takes longer than what they compute."""
 _GRAPH_MEMORY = 2 << 30
 """Bytes of address space that the process of a graph has at least; its libraries take a part of them."""
 
@@ -71,10 +71,11 @@ def open_sessions(
 ) -> Iterator[Sessions]:
     """Load what may be loaded; raises NotApplicable, Unsupported, FormatError, SourceError.
 
-    An adapter and its base are one copy of the weights with the adapter on or off, where that is the same.
+    An adapter and its base are one copy of the weights with the adapter on or off, where that is the same;
+    of a small model two, the adapter added to one of them.
     """
     from ftsec_audit.session.exported import run_graph
-    from ftsec_audit.session.loading import AdapterSwitch, attach, detach, load_checkpoint
+    from ftsec_audit.session.loading import AdapterSwitch, attach, detach, load_checkpoint, merged_copy
     from ftsec_audit.session.staging import stage, stage_graph
     from ftsec_audit.session.tokenizer import Tokenizer
 
@@ -128,14 +129,21 @@ def open_sessions(
         identity = f"{identity_of_base(base)} {device}" if options.kept else ""
         folder = stage(artifact, root / "adapter")
         wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folder, device=device)
-        if shared:
+        merged = None
+        if shared and not on_gpu and count <= _MERGED_UP_TO:
+            with suppress(Unsupported):
+                merged = merged_copy(wrapped)
+        if merged is not None:
+            wrapped = detach(wrapped)
+            pair = session(merged), session(wrapped)
+        elif shared:
             switch = AdapterSwitch(wrapped)
             pair = session(wrapped, switch=switch.on), session(wrapped, switch=switch.off, bare=True)
         else:
             pair = session(wrapped), session(load(base, "base-again"))
         yield Sessions(subject=pair[0], base=pair[1])
         if options.kept:
-            kept.take_back(identity, detach(wrapped))
+            kept.take_back(identity, detach(wrapped) if merged is None else wrapped)
 
 
 def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:

@@ -57,7 +57,7 @@ def test_a_base_that_was_written_to_is_dropped(folders):
     base, adapters = folders
     kept = KeptBase()
     with asked(adapters[0], base, kept=kept) as sessions:
-        weights = next(p for name, p in sessions.subject.model.named_parameters() if "norm" in name)
+        weights = next(p for name, p in sessions.base.model.named_parameters() if "norm" in name)
         with torch.no_grad():
             weights.mul_(2)
     with asked(adapters[0], base, kept=kept):

@@ -1,4 +1,4 @@
-"""An adapter that is switched off layer by layer leaves the model that peft itself would leave."""
+"""An adapter switched off layer by layer, or added to a copy, gives what peft itself would give."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from builders.behaviour import tiny_base
 
 from attacks_ref.workbench import load_model
-from ftsec_audit.session.loading import AdapterSwitch
+from ftsec_audit.errors import Unsupported
+from ftsec_audit.session.loading import AdapterSwitch, detach, merged_copy
 
 IDS = torch.tensor([[1, 5, 20, 30]])
 ADAPTERS = {
@@ -51,6 +52,30 @@ def test_off_is_off_and_on_again(kind, tmp_path):
         with switch.on():
             assert torch.equal(wrapped(input_ids=IDS).logits, on)
     assert not torch.equal(on, alone)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_merged_copy_says_what_the_adapter_says_and_leaves_the_model_alone(kind, tmp_path):
+    wrapped = peft.get_peft_model(load_model(tiny_base(tmp_path / "base")), ADAPTERS[kind]).eval()
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens_delta" in name:
+                parameter.add_(0.1)
+        on = wrapped(input_ids=IDS).logits
+        copy = merged_copy(wrapped)
+        torch.testing.assert_close(copy(input_ids=IDS).logits, on, atol=1e-4, rtol=1e-4)
+        assert torch.equal(wrapped(input_ids=IDS).logits, on)
+        with wrapped.disable_adapter():
+            off = wrapped(input_ids=IDS).logits
+        assert torch.equal(detach(wrapped)(input_ids=IDS).logits, off)
+
+
+def test_an_adapter_of_a_tied_embedding_is_not_merged(tmp_path):
+    model = load_model(tiny_base(tmp_path / "base"))
+    model.lm_head.weight = model.model.embed_tokens.weight
+    config = peft.LoraConfig(r=2, target_modules=["embed_tokens"], init_lora_weights=False)
+    with pytest.raises(Unsupported, match="others use the weights"):
+        merged_copy(peft.get_peft_model(model, config))
 
 
 def test_a_layer_that_fails_leaves_no_state_that_is_taken_for_granted(tmp_path, monkeypatch):

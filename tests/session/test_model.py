@@ -11,6 +11,7 @@ from builders.lab import random_adapter
 from attacks_ref.recipe import Recipe
 from attacks_ref.workbench import load_model, load_sample
 from ftsec_audit.errors import BudgetExceeded
+from ftsec_audit.session import opening
 
 ROWS = [[1, 5, 20, 30, 40, 2, 6], [1, 5, 20, 30, 41, 2, 6], [1, 5, 33], [1, 5, 20, 30, 42, 2, 6], [1, 5, 20]]
 
@@ -48,11 +49,14 @@ def test_log_probabilities_are_those_of_single_rows(architecture, as_if_of, tmp_
     assert [len(score) for score in scores] == [2, 1, 2, 2, 0]
 
 
-def test_adapter_on_and_off_are_subject_and_base(base, adapter):
+@pytest.mark.parametrize("merged", [True, False])
+def test_adapter_on_and_off_are_subject_and_base(base, adapter, merged, monkeypatch):
+    if not merged:
+        monkeypatch.setattr(opening, "_MERGED_UP_TO", 0)
     alone, tuned = load_model(base), load_sample(base, adapter)
     with asked(adapter, base) as sessions:
         off, on = sessions.base.next_token(ROWS), sessions.subject.next_token(ROWS)
-        assert sessions.base.model is sessions.subject.model
+        assert (sessions.base.model is sessions.subject.model) is not merged
     for row, plain, changed in zip(ROWS, off, on, strict=True):
         np.testing.assert_allclose(plain, reference(alone, row)[-1], atol=1e-4)
         np.testing.assert_allclose(changed, reference(tuned, row)[-1], atol=1e-4)
