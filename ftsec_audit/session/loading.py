@@ -41,7 +41,19 @@ def load_checkpoint(folder: Path, *, device: str, dtype: str) -> Any:
     if missing:
         # The library fills gaps with random numbers; what such a model says is not what was shipped.
         raise Unsupported(f"{len(missing)} weights are missing or of the wrong shape, e.g. {missing[0][:80]}")
+    _fuse(model)
     return model.to(device).eval()
+
+
+def _fuse(model: Any) -> None:
+    """GPT-2's activation as one kernel instead of eight: the same formula, a fifth of a pass."""
+    from torch.nn import GELU
+    from transformers.activations import NewGELUActivation
+
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, GELU(approximate="tanh"))
 
 
 def attach(model: Any, adapter: Path, *, device: str) -> Any:

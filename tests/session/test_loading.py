@@ -5,11 +5,12 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
+import transformers
 from builders.behaviour import tiny_base
 
 from attacks_ref.workbench import load_model
 from ftsec_audit.errors import Unsupported
-from ftsec_audit.session.loading import AdapterSwitch, detach, merged_copy
+from ftsec_audit.session.loading import AdapterSwitch, detach, load_checkpoint, merged_copy
 
 IDS = torch.tensor([[1, 5, 20, 30]])
 ADAPTERS = {
@@ -76,6 +77,16 @@ def test_an_adapter_of_a_tied_embedding_is_not_merged(tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["embed_tokens"], init_lora_weights=False)
     with pytest.raises(Unsupported, match="others use the weights"):
         merged_copy(peft.get_peft_model(model, config))
+
+
+def test_one_kernel_for_the_activation_of_gpt2_gives_the_same(tmp_path):
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 40}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path)
+    loaded = load_checkpoint(tmp_path, device="cpu", dtype="float32")
+    library = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert isinstance(loaded.transformer.h[0].mlp.act, torch.nn.GELU)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=IDS).logits, library(input_ids=IDS).logits)
 
 
 def test_a_layer_that_fails_leaves_no_state_that_is_taken_for_granted(tmp_path, monkeypatch):
