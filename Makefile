@@ -70,12 +70,12 @@ $(VENV)/.torch: constraints.txt
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH_SPEC)"
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml ftsec_audit/weights/kernels.c
 	$(PIP_INSTALL) -e .
 	$(COMPILE)
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed-test: $(VENV)/.torch pyproject.toml ftsec_audit/weights/kernels.c
 	$(PIP_INSTALL) -e ".[test]"
 	$(COMPILE)
 	@touch $@ $(VENV)/.installed

@@ -26,7 +26,7 @@ from ftsec_audit.weights.moments import Held, Source
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
 
-_WINDOW_BYTES = 24 << 20
+_WINDOW_BYTES = 48 << 20
 """Factors looked at together, so that those of one shape can be measured at once."""
 
 _FACTOR_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})

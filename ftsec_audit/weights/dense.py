@@ -17,7 +17,7 @@ from ftsec_audit.errors import Unsupported
 from ftsec_audit.weights.change import Change
 from ftsec_audit.weights.factored import positive_largest
 from ftsec_audit.weights.leading_directions import StreamedMatrix, leading_directions
-from ftsec_audit.weights.moments import BLOCK_ELEMENTS, Moments, Source, differences
+from ftsec_audit.weights.moments import BLOCK_ELEMENTS, Moments, Source, deltas
 
 _EXACT_WORK = 1 << 26
 """rows · columns · min(rows, columns) up to which a spectrum is computed in full."""
@@ -76,7 +76,7 @@ class Dense(Change):
         return energies.sqrt()
 
     def blocks(self, rows: int) -> Iterator[Tensor]:
-        parts = [block.delta.flatten().clone() for block in differences(self.source)]
+        parts = [delta.flatten().clone() for _, delta in deltas(self.source)]
         stored = torch.cat([*parts, torch.zeros(0)]).reshape(self.source.shape)
         yield from (stored.mT if self.transposed else stored).split(max(1, rows))
 
@@ -95,13 +95,10 @@ class Dense(Change):
             return u, sigma, v
         if energy == 0:
             return torch.zeros(self.shape[0], 1), torch.zeros(1).double(), torch.zeros(self.shape[1], 1)
-        u, sigma, v = leading_directions(StreamedMatrix(self.source.shape, _root(energy), self._deltas), _TOP)
+        matrix = StreamedMatrix(self.source.shape, _root(energy), lambda: deltas(self.source))
+        u, sigma, v = leading_directions(matrix, _TOP)
         u, v = positive_largest(*((v, u) if self.transposed else (u, v)))
         return u, sigma, v
-
-    def _deltas(self) -> Iterator[tuple[int, Tensor]]:
-        for block in differences(self.source):
-            yield block.start, block.delta
 
 
 def _root(energy: float) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ftsec_audit.weights import bf16_product
+from ftsec_audit.weights import kernels
 from ftsec_audit.weights.factors import Factors, Scratch
 
 _LONG = 1 << 15
@@ -50,8 +50,9 @@ def gram(factors: Factors, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def _block_gram(block: Tensor, dtype: torch.dtype, scratch: Scratch) -> Tensor:
-    if dtype == torch.float32 and bf16_product.applies_to(block):
-        return bf16_product.gram(block)
+    product = kernels.gram(block) if dtype == torch.float32 else None
+    if product is not None:
+        return product
     values = scratch.converted(block, dtype)
     return values.mT @ values
 

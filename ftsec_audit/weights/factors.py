@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ftsec_audit.formats.tensors import TensorIndex, torch_dtype
 
-BLOCK_ELEMENTS = 1 << 18
-"""Read and converted at a time, so that a block is still in cache when it is used."""
+BLOCK_ELEMENTS = 1 << 20
+"""Read at a time, so that a block is still in a cache when it is used."""
 
 
 class Scratch:

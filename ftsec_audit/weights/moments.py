@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ftsec_audit.weights import kernels
 from ftsec_audit.weights.factors import Scratch
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements of either side in memory at once: 512 KiB of float32, so that a block stays in cache."""
+BLOCK_ELEMENTS = 1 << 18
+"""Elements of either side in memory at once: 1 MiB of float32, so that a block stays in cache."""
 
 _FLOAT32_ENERGIES = (1e-15, 1e15)
 """Σx² of a block's largest row between which its fourth powers can be summed in float32."""
@@ -96,11 +97,33 @@ class Moments:
             column_energies=torch.zeros(columns, dtype=torch.float64) if with_columns else None,
             changed=torch.zeros(rows, dtype=torch.bool),
         )
-        for block in differences(source):
-            moments._add(block)
+        scratches = Scratch(), Scratch()
+        for start, after, before in source.blocks():
+            if not moments._add_at_once(start, after, before):
+                moments._add(_difference(start, after, before, *scratches))
         moments.finite &= all(bool(block.isfinite().all()) for block in source.beyond())
         moments.energy = float(moments.row_energies.sum())
         return moments
+
+    def _add_at_once(self, start: int, after: Tensor, before: Tensor | None) -> bool:
+        """In one pass, where there is one and no square in it leaves the range of float32."""
+        sums = kernels.moments(after, before, with_columns=self.column_energies is not None)
+        if sums is None:
+            return False
+        highest = float(sums.by_row.amax())
+        least, most = _FLOAT32_ENERGIES
+        zero = highest == 0 and not bool(sums.changed.any())
+        if not (zero or least < highest < most) or not math.isfinite(sums.before):
+            return False
+        here = slice(start, start + len(after))
+        self.row_energies[here] += sums.by_row
+        self.changed[here] |= sums.changed
+        self.fourth += sums.fourth
+        if before is not None:
+            self.base_energy = (self.base_energy or 0.0) + sums.before
+        if self.column_energies is not None and sums.by_column is not None:
+            self.column_energies += sums.by_column
+        return True
 
     def _add(self, block: Difference) -> None:
         if block.before is not None:
@@ -140,13 +163,29 @@ class Difference:
 
 def differences(source: Source) -> Iterator[Difference]:
     """The blocks of a source, in the same two blocks of memory throughout."""
+    scratches = Scratch(), Scratch()
+    for start, after, before in source.blocks():
+        yield _difference(start, after, before, *scratches)
+
+
+def deltas(source: Source) -> Iterator[tuple[int, Tensor]]:
+    """(first row, after − before) of every block, float32, in the same memory throughout."""
     first, second = Scratch(), Scratch()
     for start, after, before in source.blocks():
-        delta, old = first.converted(after, torch.float32), None
-        if before is not None:
-            old = second.converted(before, torch.float32)
-            delta = torch.sub(delta, old, out=first.take(after.shape, torch.float32))
-        yield Difference(start, after, old, delta, second.take(after.shape, torch.float32))
+        delta = first.take(after.shape, torch.float32)
+        if before is None or not kernels.difference(after, before, delta):
+            delta = _difference(start, after, before, first, second).delta
+        yield start, delta
+
+
+def _difference(
+    start: int, after: Tensor, before: Tensor | None, first: Scratch, second: Scratch
+) -> Difference:
+    delta, old = first.converted(after, torch.float32), None
+    if before is not None:
+        old = second.converted(before, torch.float32)
+        delta = torch.sub(delta, old, out=first.take(after.shape, torch.float32))
+    return Difference(start, after, old, delta, second.take(after.shape, torch.float32))
 
 
 def _changed(delta: Tensor, energies: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ftsec_audit.contracts import Subject
 from ftsec_audit.formats.tensors import TensorIndex
 from ftsec_audit.sources import resolve
-from ftsec_audit.weights import bf16_product, factored, factors
+from ftsec_audit.weights import factored, factors
 from ftsec_audit.weights.factors import Factors, HeldFactors, Scratch, StoredFactors
 from ftsec_audit.weights.stream import deltas
 
@@ -69,47 +69,3 @@ def test_streams_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
             assert torch.equal(delta.singular_values(), sigma)
             assert torch.equal(delta.top_singular_vectors()[0], u)
             assert float(u.norm()) == pytest.approx(1, rel=1e-4)
-
-
-@pytest.mark.skipif(not bf16_product.is_fast(), reason="a CPU without AMX, or a torch without MKL")
-@pytest.mark.parametrize("shape", [(3, 500, 16), (1, 4096, 64), (2, 33, 7), (4, 1, 3)])
-def test_products_of_bfloat16_are_summed_in_float32(shape: tuple[int, int, int]) -> None:
-    tall = torch.randn(shape, generator=torch.Generator().manual_seed(2)).bfloat16()
-    exact = tall.double().mT @ tall.double()
-    for block in (tall, tall.mT.contiguous().mT, torch.cat([tall, tall], 1)[:, : shape[1]]):
-        product = bf16_product.gram(block)
-        lengths = exact.diagonal(dim1=-2, dim2=-1).sqrt()
-        error = (product.double() - exact).abs() / (lengths[:, :, None] * lengths[:, None, :])
-        assert float(error.max()) < 2e-6
-
-
-@pytest.mark.skipif(not bf16_product.is_fast(), reason="a CPU without AMX, or a torch without MKL")
-def test_layouts_that_the_product_cannot_read_are_left_to_torch() -> None:
-    tall = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(4)).bfloat16()
-    row = tall[:, :1].mT.contiguous().mT
-    for block in (row, tall[:, :, :1], tall[:, :, :1].expand(2, 64, 8), tall[:, ::2, ::2], tall[:, ::2]):
-        found = factored.gram(HeldFactors(block), torch.float32)
-        exact = block.double().mT @ block.double()
-        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.skipif(not bf16_product.is_fast(), reason="a CPU without AMX, or a torch without MKL")
-def test_products_of_what_is_not_finite_are_not_finite() -> None:
-    tall = torch.ones(3, 40, 4, dtype=torch.bfloat16)
-    tall[0, 7, 2], tall[1, 39, 0] = torch.nan, torch.inf
-    finite = bf16_product.gram(tall).diagonal(dim1=-2, dim2=-1).isfinite()
-    assert finite.tolist() == [[True, True, False, True], [False, True, True, True], [True] * 4]
-
-
-def test_both_ways_to_a_gram_matrix_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    tall = HeldFactors(torch.randn(2, 3000, 16, generator=torch.Generator().manual_seed(3)).bfloat16())
-    found = factored.gram(tall, torch.float32)
-    monkeypatch.setattr(bf16_product, "is_fast", lambda: False)
-    torch.testing.assert_close(found, factored.gram(tall, torch.float32), rtol=1e-5, atol=1e-2)
-
-
-def test_another_cpu_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    bf16_product.is_fast.cache_clear()
-    monkeypatch.setattr(bf16_product, "_CPU_FLAGS", tmp_path / "missing")
-    assert not bf16_product.is_fast()
-    bf16_product.is_fast.cache_clear()

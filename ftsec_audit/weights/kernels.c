@@ -1,0 +1,165 @@
+/* Inner loops over bfloat16 for which torch takes several passes: what is read is widened and used at once.
+ *
+ * Written with vectors of the compiler (GCC, Clang), which makes one version for each kind of CPU; there are no
+ * intrinsics. kernels.py answers for every pointer and size; nothing is read or written beyond them. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum { LANES = 16, TILE = 4, HELD = 4096, STRIP = 256, PIECE = 512 };
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+/* A bfloat16 is the upper half of a float. */
+#define WIDENED(from) ((floats)(__builtin_convertvector(*(const halves *)(from), words) << 16))
+
+INLINE float widened_one(uint16_t half) {
+    uint32_t word = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+/* count values from `from`, then zeros up to a multiple of LANES. */
+INLINE void widen(const uint16_t *from, ptrdiff_t count, float *to) {
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES) *(floats *)(to + i) = WIDENED(from + i);
+    for (; i < count; i++) to[i] = widened_one(from[i]);
+    for (; i % LANES; i++) to[i] = 0;
+}
+
+/* What is right of the diagonal, also left of it. */
+INLINE void mirror(float *square, ptrdiff_t size) {
+    for (ptrdiff_t i = 1; i < size; i++)
+        for (ptrdiff_t j = 0; j < i; j++) square[i * size + j] = square[j * size + i];
+}
+
+/* XᵀX of each of n matrices (depth, rank) whose rows follow one another, rank a multiple of LANES, is added
+ * to out (n, rank, rank), which is zero. */
+EVERY_CPU void gram_of_rows(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, float *out) {
+    float wide[HELD] __attribute__((aligned(64)));
+    ptrdiff_t most = HELD / rank;
+    for (; n; n--, out += rank * rank) {
+        for (ptrdiff_t left = depth, rows; left; left -= rows, x += rows * rank) {
+            rows = left < most ? left : most;
+            widen(x, rows * rank, wide);
+            for (ptrdiff_t p = 0; p < rank; p += LANES)
+                for (ptrdiff_t q = p; q < rank; q += LANES) {
+                    floats sums[LANES] = {0};
+                    for (const float *row = wide; row < wide + rows * rank; row += rank) {
+                        floats right = *(const floats *)(row + q);
+                        for (int j = 0; j < LANES; j++) sums[j] += row[p + j] * right;
+                    }
+                    for (int j = 0; j < LANES; j++) *(floats *)(out + (p + j) * rank + q) += sums[j];
+                }
+        }
+        mirror(out, rank);
+    }
+}
+
+/* The same of matrices whose columns follow one another, `step` values apart: (rank, depth) in memory; rank a
+ * multiple of TILE, out anything. `wide` has room for rank × STRIP floats, `sums` for LANES of each entry of each tile. */
+EVERY_CPU void gram_of_columns(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, ptrdiff_t step,
+                               float *out, float *wide, float *sums) {
+    ptrdiff_t tiles = rank / TILE * (rank / TILE + 1) / 2;
+    for (; n; n--, x += rank * step, out += rank * rank) {
+        memset(sums, 0, sizeof(floats) * TILE * TILE * tiles);
+        for (ptrdiff_t at = 0; at < depth; at += STRIP) {
+            ptrdiff_t count = depth - at < STRIP ? depth - at : STRIP;
+            for (ptrdiff_t j = 0; j < rank; j++) widen(x + j * step + at, count, wide + j * STRIP);
+            floats *sum = (floats *)sums;
+            for (ptrdiff_t p = 0; p < rank; p += TILE)
+                for (ptrdiff_t q = p; q < rank; q += TILE, sum += TILE * TILE) {
+                    floats tile[TILE][TILE];
+                    memcpy(tile, sum, sizeof tile);
+                    for (ptrdiff_t i = 0; i < count; i += LANES)
+                        for (int j = 0; j < TILE; j++)
+                            for (int k = 0; k < TILE; k++)
+                                tile[j][k] += *(floats *)(wide + (p + j) * STRIP + i) *
+                                              *(floats *)(wide + (q + k) * STRIP + i);
+                    memcpy(sum, tile, sizeof tile);
+                }
+        }
+        const float *sum = sums;
+        for (ptrdiff_t p = 0; p < rank; p += TILE)
+            for (ptrdiff_t q = p; q < rank; q += TILE)
+                for (int j = 0; j < TILE; j++)
+                    for (int k = 0; k < TILE; k++, sum += LANES) {
+                        float total = 0;
+                        for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+                        out[(p + j) * rank + q + k] = total;
+                    }
+        mirror(out, rank);
+    }
+}
+
+/* after − before, count values of each. */
+EVERY_CPU void difference(const uint16_t *after, const uint16_t *before, ptrdiff_t count, float *out) {
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES) *(floats *)(out + i) = WIDENED(after + i) - WIDENED(before + i);
+    for (; i < count; i++) out[i] = widened_one(after[i]) - widened_one(before[i]);
+}
+
+/* Of after − before (or after, where before is NULL), (rows, columns): Σx² of every row, whether any entry
+ * of it is not zero, Σx⁴ into sums[0], and Σ before² into sums[1]; Σx² of every column is added to
+ * by_column, where that is not NULL. */
+EVERY_CPU void moments(const uint16_t *after, const uint16_t *before, ptrdiff_t rows, ptrdiff_t columns,
+                       double *by_row, uint8_t *changed, float *by_column, double *sums) {
+    double fourth = 0, base = 0;
+    for (ptrdiff_t row = 0; row < rows; row++) {
+        double energy = 0;
+        words any = {0};
+        for (ptrdiff_t at = 0; at < columns; at += PIECE) {
+            ptrdiff_t count = columns - at < PIECE ? columns - at : PIECE, i = 0;
+            floats second = {0}, higher = {0}, old = {0};
+            while (i < count) {
+                floats x, y = {0}, square;
+                ptrdiff_t some = count - i < LANES ? count - i : LANES;
+                if (some == LANES) {
+                    x = WIDENED(after + at + i);
+                    if (before) y = WIDENED(before + at + i);
+                } else {
+                    uint16_t last[2][LANES] = {{0}};
+                    memcpy(last[0], after + at + i, sizeof(uint16_t) * some);
+                    x = WIDENED(last[0]);
+                    if (before) memcpy(last[1], before + at + i, sizeof(uint16_t) * some);
+                    y = WIDENED(last[1]);
+                }
+                x -= y;
+                any |= (words)(x != 0);
+                square = x * x;
+                second += square;
+                higher += square * square;
+                old += y * y;
+                if (by_column) {
+                    if (some == LANES) *(floats *)(by_column + at + i) += square;
+                    else for (ptrdiff_t k = 0; k < some; k++) by_column[at + i + k] += square[k];
+                }
+                i += LANES;
+            }
+            for (int lane = 0; lane < LANES; lane++) {
+                energy += second[lane];
+                fourth += higher[lane];
+                base += old[lane];
+            }
+        }
+        uint32_t found = 0;
+        for (int lane = 0; lane < LANES; lane++) found |= any[lane];
+        by_row[row] = energy;
+        changed[row] = found != 0;
+        after += columns;
+        if (before) before += columns;
+    }
+    sums[0] = fourth;
+    sums[1] = base;
+}

@@ -1,0 +1,143 @@
+"""One pass over bfloat16 gives what torch gives in several, and leaves to torch what it cannot read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftsec_audit.weights import factored, kernels
+from ftsec_audit.weights.factors import HeldFactors
+from ftsec_audit.weights.moments import Held, Moments, deltas
+
+needs_them = pytest.mark.skipif(kernels.library() is None, reason="installed where no compiler was at hand")
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+
+
+@needs_them
+@given(
+    n=st.integers(1, 3),
+    depth=st.sampled_from([1, 5, 16, 250, 257, 4100]),
+    rank=st.sampled_from([1, 2, 4, 8, 12, 16, 20, 48, 64, 128]),
+    by_columns=st.booleans(),
+)
+def test_a_gram_matrix_is_summed_in_float32(n: int, depth: int, rank: int, by_columns: bool) -> None:
+    tall = random(n, depth, rank)
+    exact = tall.double().mT @ tall.double()
+    found = kernels.gram(tall.mT.contiguous().mT if by_columns else tall)
+    if found is None:
+        assert depth == 1 or rank % (4 if by_columns and rank > 1 else 16) != 0
+        return
+    lengths = exact.diagonal(dim1=-2, dim2=-1).sqrt()
+    error = (found.double() - exact).abs() / (lengths[:, :, None] * lengths[:, None, :])
+    assert float(error.max()) < 3e-6
+    assert torch.equal(found, found.mT)
+
+
+@needs_them
+@pytest.mark.parametrize("rank", [16, 64])
+def test_both_layouts_are_taken_and_a_part_of_longer_columns_too(rank: int) -> None:
+    tall = random(2, 600, rank)
+    assert kernels.gram(tall) is not None
+    assert kernels.gram(tall.mT.contiguous().mT) is not None
+    part = random(1, rank, 900).mT[:, 100:700]
+    found = kernels.gram(part)
+    assert found is not None
+    torch.testing.assert_close(found.double(), part.double().mT @ part.double(), rtol=1e-5, atol=1e-3)
+
+
+@needs_them
+def test_other_layouts_and_types_are_left_to_torch() -> None:
+    tall = random(2, 64, 16)
+    strided = (tall[:, ::2], tall[:, ::2, ::2], tall[:, :, :8], tall[:, :, :1].expand(2, 64, 16))
+    for block in (*strided, tall.float(), tall.half(), tall[:0], tall[:, :0], random(2, 8, 256)):
+        assert kernels.gram(block) is None
+    for block in strided:
+        found = factored.gram(HeldFactors(block), torch.float32)
+        exact = block.double().mT @ block.double()
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-4)
+
+
+@needs_them
+def test_products_of_what_is_not_finite_are_not_finite() -> None:
+    tall = torch.ones(3, 40, 4, dtype=torch.bfloat16)
+    tall[0, 7, 2], tall[1, 39, 0] = torch.nan, torch.inf
+    for block in (tall, tall.mT.contiguous().mT):
+        found = kernels.gram(block)
+        assert found is not None
+        finite = found.diagonal(dim1=-2, dim2=-1).isfinite()
+        assert finite.tolist() == [[True, True, False, True], [False, True, True, True], [True] * 4]
+
+
+@given(
+    rows=st.integers(1, 40),
+    columns=st.sampled_from([1, 7, 16, 500, 513, 1100]),
+    with_base=st.booleans(),
+    with_columns=st.booleans(),
+    size=st.sampled_from([1e-18, 1e-3, 1.0, 1e12, 1e20]),
+)
+def test_moments_are_those_of_torch(
+    rows: int, columns: int, with_base: bool, with_columns: bool, size: float
+) -> None:
+    after, before = (random(rows, columns, seed=k) * size for k in range(2))
+    after[rows // 2] = before[rows // 2] if with_base else 0
+    source = Held(after, before if with_base else None)
+    found = Moments.of(source, with_columns=with_columns)
+    with pytest.MonkeyPatch.context() as patched:
+        without_them(patched)
+        expected = Moments.of(source, with_columns=with_columns)
+    torch.testing.assert_close(found.row_energies, expected.row_energies, rtol=1e-5, atol=0)
+    assert torch.equal(found.changed, expected.changed)
+    assert found.fourth == pytest.approx(expected.fourth, rel=1e-5)
+    assert found.base_energy == pytest.approx(expected.base_energy, rel=1e-5)
+    assert found.finite and expected.finite
+    if with_columns:
+        torch.testing.assert_close(found.column_energies, expected.column_energies, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("both", [True, False])
+def test_what_is_not_finite_is_seen(value: float, both: bool) -> None:
+    after, before = random(4, 600), random(4, 600, seed=1)
+    after[2, 599] = value
+    if both:
+        before[2, 599] = value
+    found = Moments.of(Held(after, before))
+    assert not found.finite
+    assert not math.isfinite(found.energy)
+    assert found.changed.all()
+
+
+def test_a_change_too_small_to_be_squared_is_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = torch.zeros(3, 20, dtype=torch.bfloat16)
+    after[1, 19] = 1e-30
+    assert Moments.of(Held(after, torch.zeros_like(after))).changed.tolist() == [False, True, False]
+
+
+@needs_them
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (64, 5000)])
+def test_differences_are_exact(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Held(random(*shape), random(*shape, seed=1))
+    found = [(start, block.clone()) for start, block in deltas(source)]
+    without_them(monkeypatch)
+    for (start, block), (first, expected) in zip(found, deltas(source), strict=True):
+        assert start == first
+        assert torch.equal(block, expected)
+
+
+@needs_them
+def test_a_library_for_another_machine_is_not_used(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_kernels.so").write_bytes(b"\x7fELF of another machine")
+    found = type("Spec", (), {"origin": str(tmp_path / "_kernels.so")})
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda _: found)
+    assert kernels.library.__wrapped__() is None
