@@ -46,6 +46,7 @@ def _lines() -> Iterator[str]:
     for name in _PACKAGES:
         yield f"{name:<16}{_version(name) or 'not installed'}"
     yield f"device          {_device()}"
+    yield f"kernels         {_kernels()}"
     root = default_root()
     writable = os.access(root if root.exists() else root.parent, os.W_OK)
     yield f"cache           {root}{'' if writable else ' (cannot be written)'}"
@@ -69,6 +70,15 @@ def _device() -> str:
     if torch.cuda.is_available():
         return f"{threads}, {torch.cuda.get_device_name(0)}"
     return threads
+
+
+def _kernels() -> str:
+    """Whether what `weights/kernels.c` does is done by it."""
+    if not _version("torch"):
+        return "none"
+    from ftsec_audit.weights import kernels
+
+    return "built" if kernels.library() else "not built, torch does it: no compiler was at hand to install"
 
 
 def _hub() -> str:
