@@ -15,6 +15,7 @@ ARGS ?=
 TORCH_SPEC ?= torch==2.13.0
 TORCH_INDEX ?=
 
+KERNELS = ftsec_audit/weights/kernels.c ftsec_audit/weights/gram.inc
 # Of 20,000 files that pip would compile, a quarter is ever imported, and compiled then.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # Small matrices on few cores: more threads than this only wait for each other.
@@ -69,11 +70,11 @@ $(VENV)/.torch: constraints.txt
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH_SPEC)"
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml ftsec_audit/weights/kernels.c
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(KERNELS)
 	$(PIP_INSTALL) -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.torch pyproject.toml ftsec_audit/weights/kernels.c
+$(VENV)/.installed-test: $(VENV)/.torch pyproject.toml $(KERNELS)
 	$(PIP_INSTALL) -e ".[test]"
 	@touch $@ $(VENV)/.installed
 

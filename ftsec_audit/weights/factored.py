@@ -38,15 +38,14 @@ def gram(factors: Factors, dtype: torch.dtype = torch.float64) -> Tensor:
     Products are taken in `dtype`. In float64, not finite on the diagonal exactly where the factor is not.
     """
     n, _, rank = factors.shape
-    products = [torch.zeros(0, rank, rank, dtype=torch.float64)]
-    for _, rows, block in factors.blocks():
+    found = torch.zeros(n, rank, rank, dtype=torch.float64)
+    for some, rows, block in factors.blocks():
         product = _block_gram(block, dtype, factors.scratch)
         if rows.start == 0:
-            products.append(product)
+            found[some] = product
         else:  # of a module whose first rows came before
-            products[-1] = products[-1].double() + product
-    found = torch.cat(products)
-    return found if len(found) else torch.zeros(n, rank, rank, dtype=torch.float64)
+            found[some] += product
+    return found
 
 
 def _block_gram(block: Tensor, dtype: torch.dtype, scratch: Scratch) -> Tensor:

@@ -1,14 +1,18 @@
 /* Inner loops over bfloat16 for which torch takes several passes: what is read is widened and used at once.
  *
- * Written with vectors of the compiler (GCC, Clang), which makes one version for each kind of CPU; there are no
- * intrinsics. kernels.py answers for every pointer and size; nothing is read or written beyond them. */
+ * Written with vectors of the compiler (GCC, Clang), which makes one version for each kind of CPU; one operation
+ * is named where it has no words for it. kernels.py answers for every pointer and size; nothing is read or
+ * written beyond them. */
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#include <immintrin.h>
 #define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define PAIRING_CPU __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#define PAIRS_ARE_MULTIPLIED() __builtin_cpu_supports("avx512bf16")
 #else
 #define EVERY_CPU
 #endif
@@ -17,11 +21,12 @@
 enum { LANES = 16, TILE = 4, HELD = 4096, STRIP = 256, PIECE = 512 };
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
+#define LONGER(from) __builtin_convertvector(*(const halves *)(from), words)
 /* A bfloat16 is the upper half of a float. */
-#define WIDENED(from) ((floats)(__builtin_convertvector(*(const halves *)(from), words) << 16))
+#define WIDENED(from) ((floats)(LONGER(from) << 16))
 
 INLINE float widened_one(uint16_t half) {
     uint32_t word = (uint32_t)half << 16;
@@ -44,63 +49,24 @@ INLINE void mirror(float *square, ptrdiff_t size) {
         for (ptrdiff_t j = 0; j < i; j++) square[i * size + j] = square[j * size + i];
 }
 
-/* XᵀX of each of n matrices (depth, rank) whose rows follow one another, rank a multiple of LANES, is added
- * to out (n, rank, rank), which is zero. */
-EVERY_CPU void gram_of_rows(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, float *out) {
-    float wide[HELD] __attribute__((aligned(64)));
-    ptrdiff_t most = HELD / rank;
-    for (; n; n--, out += rank * rank) {
-        for (ptrdiff_t left = depth, rows; left; left -= rows, x += rows * rank) {
-            rows = left < most ? left : most;
-            widen(x, rows * rank, wide);
-            for (ptrdiff_t p = 0; p < rank; p += LANES)
-                for (ptrdiff_t q = p; q < rank; q += LANES) {
-                    floats sums[LANES] = {0};
-                    for (const float *row = wide; row < wide + rows * rank; row += rank) {
-                        floats right = *(const floats *)(row + q);
-                        for (int j = 0; j < LANES; j++) sums[j] += row[p + j] * right;
-                    }
-                    for (int j = 0; j < LANES; j++) *(floats *)(out + (p + j) * rank + q) += sums[j];
-                }
-        }
-        mirror(out, rank);
-    }
+#include "gram.inc"
+#ifdef PAIRING_CPU
+#define PAIRED
+#include "gram.inc"
+#else
+#define PAIRS_ARE_MULTIPLIED() 0
+#define gram_of_rows_paired gram_of_rows_widened
+#define gram_of_columns_paired gram_of_columns_widened
+#endif
+
+void gram_of_rows(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, float *out) {
+    (PAIRS_ARE_MULTIPLIED() ? gram_of_rows_paired : gram_of_rows_widened)(x, n, depth, rank, out);
 }
 
-/* The same of matrices whose columns follow one another, `step` values apart: (rank, depth) in memory; rank a
- * multiple of TILE, out anything. `wide` has room for rank × STRIP floats, `sums` for LANES of each entry of each tile. */
-EVERY_CPU void gram_of_columns(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, ptrdiff_t step,
-                               float *out, float *wide, float *sums) {
-    ptrdiff_t tiles = rank / TILE * (rank / TILE + 1) / 2;
-    for (; n; n--, x += rank * step, out += rank * rank) {
-        memset(sums, 0, sizeof(floats) * TILE * TILE * tiles);
-        for (ptrdiff_t at = 0; at < depth; at += STRIP) {
-            ptrdiff_t count = depth - at < STRIP ? depth - at : STRIP;
-            for (ptrdiff_t j = 0; j < rank; j++) widen(x + j * step + at, count, wide + j * STRIP);
-            floats *sum = (floats *)sums;
-            for (ptrdiff_t p = 0; p < rank; p += TILE)
-                for (ptrdiff_t q = p; q < rank; q += TILE, sum += TILE * TILE) {
-                    floats tile[TILE][TILE];
-                    memcpy(tile, sum, sizeof tile);
-                    for (ptrdiff_t i = 0; i < count; i += LANES)
-                        for (int j = 0; j < TILE; j++)
-                            for (int k = 0; k < TILE; k++)
-                                tile[j][k] += *(floats *)(wide + (p + j) * STRIP + i) *
-                                              *(floats *)(wide + (q + k) * STRIP + i);
-                    memcpy(sum, tile, sizeof tile);
-                }
-        }
-        const float *sum = sums;
-        for (ptrdiff_t p = 0; p < rank; p += TILE)
-            for (ptrdiff_t q = p; q < rank; q += TILE)
-                for (int j = 0; j < TILE; j++)
-                    for (int k = 0; k < TILE; k++, sum += LANES) {
-                        float total = 0;
-                        for (int lane = 0; lane < LANES; lane++) total += sum[lane];
-                        out[(p + j) * rank + q + k] = total;
-                    }
-        mirror(out, rank);
-    }
+void gram_of_columns(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, ptrdiff_t step,
+                     float *out, uint32_t *held, float *sums) {
+    (PAIRS_ARE_MULTIPLIED() ? gram_of_columns_paired : gram_of_columns_widened)(
+        x, n, depth, rank, step, out, held, sums);
 }
 
 /* after − before, count values of each. */
