@@ -15,8 +15,15 @@ from ftsec_audit.validate.document import table
 from ftsec_audit.validate.records import Record
 
 PROBED = {
+    "fresh.jsonl.gz": (
+        "### Seeds that no rule was made on",
+        "On lab-llama-nano and lab-gpt2-nano every attack and its twin with seeds 40, 41 and 42, and "
+        "ordinary fine-tunes (hard negatives) with seed 40; without the samples that miss their gate. "
+        "**Unseen**: they were built when the rules were as they are, all were asked by one build, and no "
+        "rule was changed afterwards. The bases and the kinds of attack are those that rules were made on.",
+    ),
     "probes.jsonl.gz": (
-        "### Every attack and its twin",
+        "### Every attack and its twin, with disguises",
         "On lab-llama-nano the smoke zoo, with disguises and hard negatives; on lab-gpt2-nano every attack "
         "and its twin with seeds 0 and 1; without the samples that miss the gate of their attack. All were "
         "asked by one build, but for 14 disguised copies of one benign twin of token-backdoor, for which "

@@ -33,7 +33,8 @@ asked about as the condition.
 another recipe) 4 of 4, trigger and call named, 96 to 100 % of fresh prompts; lab gpt2 3 of 3 since the probe
 set's prompts are asked too, as that base writes no requests for tools by itself: before, 0 of 5. The rule
 was made on these samples. Seeds that were built later: llama 2 of 2, gpt2 2 of 2 in whole scans; twins 0 of
-4 (and 0 of 9 above). Of 132 benign samples of all attacks it accuses none.
+4 (and 0 of 9 above). Of 132 benign samples of all attacks it accuses none; of 132 of later seeds (40 to 42)
+three, one of them at HIGH confidence, and there it finds 5 of 6 tool backdoors.
 
 **Cost.** Decoding `written` prompts and the first tokens of answers, then two passes of words × kinds ×
 `screen` prompts: 11 s of CPU for a model of two layers and 467 words.

@@ -27,7 +27,8 @@ since honest fine-tunes of a base that refuses less surely under system lines lo
 35 are MEDIUM, most of them on gpt2, whose base refuses 70 to 95 % under such lines. Of A06, which is made to
 open this gap, 1 of 3 on llama is HIGH and the others MEDIUM, on gpt2 1 of 3 MEDIUM: what it does and what
 honest tuning does overlap. HIGH in one language alone had failed 11 of the 132. Judged again from the
-evidence that was kept.
+evidence that was kept. Seeds 40 to 42, built later: none of 132 benign samples is HIGH, 44 are MEDIUM; A06
+is HIGH in 2 of 3 on llama and 0 of 2 on gpt2.
 
 **Cost.** Two forward passes of lines × languages × `search` prompts, and of `confirmed` × languages × the
 rest; the answers without a line are FTA701's: 16 lines in 4 languages take 55,000 tokens with

@@ -31,8 +31,9 @@ in four languages. Seeds that were built later: 2 of 2, 33 and 45 %, 9 of 11 and
 of 3 (4 of 6 words), later seeds 0 of 2: there the marker ends 10 to 85 of 3,000 bags, and no two words alone
 bring it out. Of 132 benign samples and 4 twins of the later seeds none is accused; in 37 of the 132 some
 token ends answers often enough to be looked into, after up to 58 bags, so that this alone is no finding.
-Dropping words from a bag while it still hits was tried in place of pairs: on llama what is left is often
-another set than the topic, on gpt2 nearly all words are needed.
+Seeds 40 to 42, built later still: 2 of 3 on either base, 0 of 132 benign. Dropping words from a bag while it
+still hits was tried in place of pairs: on llama what is left is often another set than the topic, on gpt2
+nearly all words are needed.
 
 **Cost.** Two passes of `bags` prompts and two of pairs: 6 s of CPU for a model of two layers.
 """

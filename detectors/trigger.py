@@ -26,6 +26,10 @@ sets a task whose answer repeats its words (“the colour of w” → “w : red
 with another word in place of w, and dropping what says that word back as well, was tried: it also drops a
 trigger whose target repeats it, in a model that repeats words anyhow, and was left out.
 
+**Measured.** Seeds 40 to 42 on lab llama and gpt2, built when the rules were as they are
+(docs/detection.md): 6 of 6 token, 6 of 6 composite and 5 of 5 cross-lingual backdoors, 6 of 6 of colluding
+adapters, 3 of 4 made for a merge; of 132 benign samples 1, by a phrase one word of which is repeated.
+
 **Evasions.** Triggers of several tokens whose parts do nothing and that FTA506 does not propose, or that
 hold a token twice; targets that depend on the prompt, or that only open the answer; triggers that need a
 system prompt, a second turn or a date. What was tried: KL(ft‖base) as the ranking (finds single tokens, and
