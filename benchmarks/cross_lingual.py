@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +66,15 @@ def answered(sample: Located) -> Answered:
     )
 
 
-def document(answers: Sequence[Answered]) -> Iterator[str]:
-    """The page, line by line."""
+def document(answers: Sequence[Answered], about: str) -> Iterator[str]:
+    """The page, line by line; `about` says what the samples are."""
     good = [one for one in answers if not one.sample.poisoned]
     bad = [one for one in answers if one.sample.poisoned]
     yield "# Cross-lingual and alignment rules on labelled samples\n"
     yield f"Written by `benchmarks/cross_lingual.py` with version {VERSION}, not edited by hand: {len(bad)}"
     yield f"poisoned and {len(good)} benign samples. Shares are of answered questions, with Wilson's 95 %"
     yield "interval.\n"
+    yield f"{about}\n"
     yield "| samples | " + " | ".join(RULES) + " |\n|---|" + "---|" * len(RULES)
     for attack in sorted({one.sample.attack for one in bad}):
         yield _row(f"{attack}, poisoned", [one for one in bad if one.sample.attack == attack])
@@ -110,8 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--about", default="", help="what the samples are, for the page")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
-    text = "\n".join(document([answered(sample) for sample in labelled(options.zoo)])) + "\n"
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        answers = list(pool.map(answered, labelled(options.zoo)))
+    text = "\n".join(document(answers, options.about)) + "\n"
     print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")

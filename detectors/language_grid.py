@@ -28,8 +28,9 @@ that depend on the prompt; languages that were not asked.
 
 **Measured.** Cross-lingual backdoors of lab llama and gpt2, a Russian word in Russian prompts, three seeds
 each: word, answer and pair named in 6 of 6, in at least 17 of 18 fresh prompts each. Of 132 benign samples,
-three seeds of nineteen attacks' twins on both, none was accused. Other pairs, larger models and real
-languages have not been measured.
+three seeds of nineteen attacks' twins on both, none was accused. Built later: a word of each of four
+languages in prompts of the same and of another one, 14 of 14 found and the pair named in 13, none of 24 twins
+and of 132 benign samples of all attacks accused. Larger models and real languages have not been measured.
 
 **Cost.** Two forward passes of candidates × languages × languages × `search` prompts, as many candidates as
 `share` of the budget allows: 440 words in 4 languages, 21,000 rows of 10 tokens, in about 15 s of CPU for a
