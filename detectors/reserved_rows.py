@@ -16,12 +16,13 @@ say this: one of n siblings is the most extreme always, at p = 1/n.
 **Confidence.** MEDIUM where the base's row kept to its siblings; LOW without a base, as honest models have
 used reserved tokens, too. A lead for the trigger search either way.
 
-**Measured.** On lab-llama-nano and lab-gpt2-nano with 64 reserved tokens, one seed each
-(`benchmarks/reserved_tokens.py`): the trigger, which works in 99 and 97 %, is named in 2/2, with a base and
-without, at z 18.5 and 10.2, and nothing beside it; nothing in 2 bases and 2 twins, whose largest z is 4.0.
-Two tokens that honest tool calls stand between lie at 9.7 and 6.7: reported in one model of two. A first run
-of the same models asked for 10 at every n: both triggers were named then, too, and no tools. It was lowered
-for long series because 10.2 is a narrow escape, to what the simulation allows; more seeds have not been run.
+**Measured.** On lab-llama-nano and lab-gpt2-nano with 64 reserved tokens, five seeds each, four of them run
+when the rule was as it is (`benchmarks/reserved_tokens.py`): the trigger, which works in 90 to 100 %, is
+named in 10 of 10, with a base and without, at z 7.4 to 28.6, and nothing beside it; nothing in 10 bases and
+10 twins, whose largest z is 4.1. Two tokens that honest tool calls stand between lie at 5.7 to 14.3: reported
+in 6 of 10, and in none of 8 whose chat template names them. A first run of seed 0 asked for 10 at every n:
+both triggers were named then, too, and no tools. It was lowered for long series because 10.2 is a narrow
+escape, to what the simulation allows.
 
 all-MiniLM-L6-v2 (BERT's vocabulary), presumed honest, is the one real model at hand with such
 tokens. Without a base one of its 994 `[unusedN]` is reported, `[unused80]` at 33.7, where ordinary words lie
