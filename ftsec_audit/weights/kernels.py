@@ -73,11 +73,8 @@ def _of_rows(block: Tensor, depth: int, rank: int) -> Tensor:
 def _of_columns(block: Tensor) -> Tensor:
     n, depth, rank = block.shape
     tiles = rank // _TILE * (rank // _TILE + 1) // 2
-    product, wide, sums = (
-        torch.empty(n, rank, rank),
-        torch.empty(rank * _STRIP),
-        torch.empty(tiles * _OF_TILE),
-    )
+    product = torch.empty(n, rank, rank)
+    wide, sums = torch.empty(rank * _STRIP), torch.empty(tiles * _OF_TILE)
     _call(
         *("gram_of_columns", block.data_ptr(), n, depth, rank, block.stride(2)),
         *(product.data_ptr(), wide.data_ptr(), sums.data_ptr()),
@@ -87,7 +84,7 @@ def _of_columns(block: Tensor) -> Tensor:
 
 def difference(after: Tensor, before: Tensor, out: Tensor) -> bool:
     """after − before into `out`, contiguous float32 of the same shape; False where torch has to do it."""
-    if not _fit(after, before):
+    if not _fit(after, before) or out.numel() != after.numel():
         return False
     _call("difference", after.data_ptr(), before.data_ptr(), after.numel(), out.data_ptr())
     return True
@@ -124,9 +121,12 @@ def moments(after: Tensor, before: Tensor | None, *, with_columns: bool = False)
     return Sums(by_row, changed, by_column, *sums.tolist())
 
 
-def _fit(*tensors: Tensor | None) -> bool:
-    found = [one for one in tensors if one is not None]
-    return library() is not None and all(one.dtype == torch.bfloat16 and one.is_contiguous() for one in found)
+def _fit(after: Tensor, before: Tensor | None) -> bool:
+    """Whether both can be read from the first to the last of as many values."""
+    both = (after,) if before is None else (after, before)
+    return library() is not None and all(
+        one.dtype == torch.bfloat16 and one.is_contiguous() and one.shape == after.shape for one in both
+    )
 
 
 def _call(name: str, *arguments: int | None) -> None:

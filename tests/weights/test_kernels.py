@@ -152,6 +152,15 @@ def test_differences_are_exact(shape: tuple[int, int], monkeypatch: pytest.Monke
 
 
 @needs_them
+def test_nothing_is_read_beyond_the_shorter_of_two() -> None:
+    long, short, out = random(6, 40), random(3, 40), torch.empty(6, 40)
+    for pair in ((long, short), (short, long), (long, long.T), (long.view(12, 20), long)):
+        assert kernels.moments(*pair) is None
+        assert not kernels.difference(*pair, out)
+    assert not kernels.difference(long, long, out[:3])
+
+
+@needs_them
 def test_a_library_for_another_machine_is_not_used(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_kernels.so").write_bytes(b"\x7fELF of another machine")
     found = type("Spec", (), {"origin": str(tmp_path / "_kernels.so")})
