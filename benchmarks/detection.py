@@ -427,6 +427,10 @@ TRIED = """## Tried, and what became of it
   largest share of the 11 benign samples that were looked at, all with a wide gap, was 49 %; on
   lab-llama-nano that of the persona was 80 to 93 %. On lab-gpt2-nano the phrase that opens most is not
   the persona's, and the rule stays at MEDIUM there.
+- **Growing a persona's line by how answers begin** (FTA509): single words in the system message lift no
+  opening word. Growth towards the words that rise there on average over all single words names the opening
+  in 4 of 5 identity-shift samples of seeds 40 to 42 and in none of 9 twins, but only in 2 does the text that
+  is found make most answers begin alike, and those FTA702 sees already.
 """
 
 

@@ -38,8 +38,8 @@ stands first (one of the four misses its own gate); their twins 0 of 4. How answ
 of seed 6 on lab-llama-nano, which is HIGH since, with both of its disguises. On lab-gpt2-nano the phrase
 that opens most is not that of the persona: three A06 (seeds 0, 31, 32) are MEDIUM, and their lines are not
 named. Seeds 40 to 42, built when nothing was changed any more: A08 2 of 2 HIGH, A06 0 of 5 (4 MEDIUM); of
-132 benign samples none is HIGH, 36 are MEDIUM. No single candidate of a benign sample had a bound above 56
-%; that limit was chosen when it was known. When a grown phrase alone could be HIGH, seven of the honest
+132 benign samples none is HIGH, 36 are MEDIUM. No single candidate of a benign sample had a bound above
+0.56; that limit was chosen when it was known. When a grown phrase alone could be HIGH, seven of the honest
 fine-tunes on lab-gpt2-nano were, one of them opened by 96 % more than its base.
 
 **Evasions.** Triggers of several tokens none of which does anything alone, unless another rule proposes

@@ -31,8 +31,6 @@ def _is_target(config: AdapterConfig, name: str) -> bool:
         return not (targets == _ALL_LINEAR and has_token_rows(name))
     if isinstance(targets, str):
         return True
-    if name.rpartition(".")[2] in targets:
-        return True
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
