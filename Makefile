@@ -15,7 +15,7 @@ ARGS ?=
 TORCH_SPEC ?= torch==2.13.0
 TORCH_INDEX ?=
 
-KERNELS = ftsec_audit/weights/kernels.c ftsec_audit/weights/gram.inc
+KERNELS = $(addprefix ftsec_audit/weights/,kernels.c gram.inc spectra.inc)
 # Of 20,000 files that pip would compile, a quarter is ever imported, and compiled then.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # Small matrices on few cores: more threads than this only wait for each other.

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 _METHODS = {"PROMPT_TUNING": "prompt", "PREFIX_TUNING": "prefix", "P_TUNING": "p-tuning"}
 _TITLES = {
@@ -79,6 +80,11 @@ class AdapterConfig:
         if self.method == "adalora":
             return (alpha if alpha > 0 else float(rank)) / rank
         return alpha / (math.sqrt(rank) if self.raw.get("use_rslora") is True else rank)
+
+    @cached_property
+    def target_endings(self) -> tuple[str, ...]:
+        """How the paths of targets end, each with the dot before it; nothing for a regular expression."""
+        return tuple(f".{target}" for target in self.targets or () if isinstance(self.targets, tuple))
 
     def declared_rank(self, module: str) -> int | None:
         """The rank that the configuration gives to `module`."""

@@ -59,15 +59,16 @@ class LocalBytes:
         return bytes(buffer)
 
     def readinto_at(self, offset: int, buffer: memoryview) -> int:
-        done = 0
-        while done < len(buffer):
+        done, left = 0, buffer
+        while left:
             try:
-                count = os.preadv(self._fd, [buffer[done:]], offset + done)
+                count = os.preadv(self._fd, [left], offset + done)
             except OSError as error:
                 raise SourceError(error.strerror or "read failed", where=str(self.path)) from error
             if count == 0:
                 break
             done += count
+            left = buffer[done:]
         return done
 
 

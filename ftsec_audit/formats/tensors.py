@@ -6,10 +6,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ftsec_audit.errors import FormatError, Unsupported
-from ftsec_audit.files import ArtifactFile, ByteReader
+from ftsec_audit.files import ArtifactFile, ByteReader, LocalBytes
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +70,7 @@ class Problem:
     """Whether this tensor (or, without a tensor, part of the file) was left out because of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """Where a tensor lies. Laws: the span lies inside the file; its elements lie inside the span."""
 
     name: str
@@ -114,6 +113,11 @@ class TensorIndex(Mapping[str, TensorEntry]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def is_local(self) -> bool:
+        """Whether the first of its files, and so all, are files of this machine: reading twice is cheap."""
+        first = next(iter(self._entries.values()), None)
+        return first is not None and isinstance(self._reader(first.file), LocalBytes)
 
     def read(self, name: str) -> torch.Tensor:
         """The whole tensor in its own dtype, contiguous, in memory of its own.
@@ -177,10 +181,42 @@ class TensorIndex(Mapping[str, TensorEntry]):
 
         Raises KeyError, SourceError, FormatError.
         """
-        size = len(buffer) // len(names)
-        for position, name in enumerate(names):
+        size, done = len(buffer) // len(names), 0
+        for name in names:
             entry = self._entries[name]
-            self._fill(entry, entry.offset + start, buffer[position * size : (position + 1) * size])
+            self._fill(entry, entry.offset + start, buffer[done : done + size])
+            done += size
+
+    def read_runs(self, names: Iterable[str], buffer: memoryview) -> Iterator[list[int]]:
+        """Read tensors that fit `buffer` into it, as many at once as follow one another in a file, too.
+
+        Each list says at which byte the spans of the next of `names` begin; they are valid until the next
+        list is asked for. Raises KeyError, SourceError, FormatError.
+        """
+        run: list[TensorEntry] = []
+        begin = end = 0
+        for name in names:
+            entry = self._entries[name]
+            beyond = entry.offset + entry.nbytes - begin > len(buffer)
+            if run and (beyond or entry.offset != end or entry.file is not run[0].file):
+                yield self._read_run(run, buffer)
+                run = []
+            if not run:
+                begin = entry.offset
+            run.append(entry)
+            end = entry.offset + entry.nbytes
+        if run:
+            yield self._read_run(run, buffer)
+
+    def _read_run(self, run: Sequence[TensorEntry], buffer: memoryview) -> list[int]:
+        first, last = run[0], run[-1]
+        length = last.offset + last.nbytes - first.offset
+        read = self._reader(first.file).readinto_at(first.offset, buffer[:length])
+        starts = [entry.offset - first.offset for entry in run]
+        if read < length:
+            cut = next(entry for entry in run if entry.offset + entry.nbytes > first.offset + read)
+            raise _cut_short(cut)
+        return starts
 
     def _span(self, entry: TensorEntry, offset: int, buffer: torch.Tensor) -> torch.Tensor:
         """Fill the bytes of `buffer` from the entry's file and view them in its dtype."""
@@ -191,7 +227,7 @@ class TensorIndex(Mapping[str, TensorEntry]):
 
     def _fill(self, entry: TensorEntry, offset: int, buffer: memoryview) -> None:
         if self._reader(entry.file).readinto_at(offset, buffer) != len(buffer):
-            raise FormatError(f"the file ends inside tensor {entry.name!r}", where=entry.file.path)
+            raise _cut_short(entry)
 
     def _reader(self, file: ArtifactFile) -> ByteReader:
         reader = self._readers.get(file.path)
@@ -202,6 +238,10 @@ class TensorIndex(Mapping[str, TensorEntry]):
         else:
             self._readers.move_to_end(file.path)
         return reader
+
+
+def _cut_short(entry: TensorEntry) -> FormatError:
+    return FormatError(f"the file ends inside tensor {entry.name!r}", where=entry.file.path)
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

@@ -39,10 +39,6 @@ _PARTS: Mapping[str, str] = {
     "ln_tuning_layers": "saved",
     "modules_to_save": "saved",
 }
-_PART = re.compile(
-    rf"(?P<module>.+?)\.(?:token_adapter\.)?(?P<part>{'|'.join(sorted(_PARTS, key=len, reverse=True))})"
-    r"(?:\.(?P<rest>.+))?"
-)
 _SHARED = re.compile(r"vera_[AB](?:\.[^.]+)?")
 _PROMPTS = re.compile(r"prompt_embeddings|(?:prompt_encoder\.)?(?:[^.]+\.)?embedding")
 _FOREIGN = re.compile(
@@ -101,8 +97,10 @@ def _unused(name: str, named: set[str]) -> str:
 def _read(tensor: str) -> tuple[str, str, str, str]:
     """(module, method, adapter, part)."""
     name = canonical_name(tensor)
-    if found := _PART.fullmatch(name):
-        return _read_part(found)
+    steps = name.split(".")
+    for place, step in enumerate(steps):
+        if step in _PARTS and any(steps[:place]) and steps[place + 1 :] != [""]:
+            return _read_part(steps[:place], step, steps[place + 1 :])
     if _SHARED.fullmatch(name):
         return "vera_projections", "vera-shared", _DEFAULT_ADAPTER, name.split(".")[0]
     if _PROMPTS.fullmatch(name):
@@ -114,14 +112,17 @@ def _read(tensor: str) -> tuple[str, str, str, str]:
     return name, "saved", _DEFAULT_ADAPTER, "saved"
 
 
-def _read_part(found: re.Match[str]) -> tuple[str, str, str, str]:
-    module, part, rest = found["module"], found["part"], (found["rest"] or "").split(".")
+def _read_part(before: list[str], part: str, rest: list[str]) -> tuple[str, str, str, str]:
+    if before[-1] == "token_adapter" and any(before[:-1]):
+        before = before[:-1]
+    module = ".".join(before)
     if part in ("modules_to_save", "ln_tuning_layers"):
-        if rest[0] == _DEFAULT_ADAPTER:  # any other adapter's name reads like that of a submodule
+        if rest[:1] == [_DEFAULT_ADAPTER]:  # any other adapter's name reads like that of a submodule
             rest = rest[1:]
         path = ".".join(step for step in (module, *rest) if step)
         return path, "saved", _DEFAULT_ADAPTER, "saved"
-    if rest[-1] == "bias":  # lora_bias: the bias of lora_B is added to the module's own
+    if rest[-1:] == ["bias"]:  # lora_bias: the bias of lora_B is added to the module's own
         return f"{module}.{part}.bias", "saved", _DEFAULT_ADAPTER, "saved"
-    adapter = next((step for step in rest if step not in ("", "weight")), _DEFAULT_ADAPTER)
+    named = [step for step in rest if step not in ("", "weight")]
+    adapter = named[0] if named else _DEFAULT_ADAPTER
     return module, _PARTS[part], adapter, part

@@ -10,7 +10,6 @@ from typing import Any
 from ftsec_audit.adapter_config import AdapterConfig
 from ftsec_audit.artifact import Artifact
 from ftsec_audit.errors import FormatError, Unsupported
-from ftsec_audit.files import LocalBytes
 from ftsec_audit.formats.tensors import TensorEntry, TensorIndex
 from ftsec_audit.weights.adapter_keys import AdaptedModule, adapted_modules
 from ftsec_audit.weights.change import Change
@@ -26,9 +25,12 @@ from ftsec_audit.weights.moments import Held, Source
 from ftsec_audit.weights.named_weights import NamedWeights, layer_count, layers_reached
 from ftsec_audit.weights.stored import StoredPair, StoredTensor
 
-_WINDOW_BYTES = 48 << 20
+_WINDOW_BYTES = 96 << 20
 """Factors looked at together, so that those of one shape can be measured at once."""
+_HELD_BYTES = 48 << 20
+"""The same where they are kept in memory, as reading them again would be slow."""
 
+_FACTORS = ("lora_B", "lora_A")
 _FACTOR_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -46,7 +48,8 @@ def adapter_deltas(artifact: Artifact, base: NamedWeights | None, reason: str) -
             layers_reached(module.module for module in modules), layer_count(base.config) if base else 0
         ),
     )
-    for window in _windows(modules, index):
+    size = _WINDOW_BYTES if index.is_local() else _HELD_BYTES
+    for window in _windows(modules, index, size):
         yield from stream.window(window)
 
 
@@ -68,11 +71,13 @@ class _AdapterStream:
         groups: dict[tuple[object, ...], list[AdaptedModule]] = defaultdict(list)
         for module in modules:
             if is_plain_lora(module):
-                right, left = (self.reader.index[module.parts[part]] for part in ("lora_A", "lora_B"))
-                if _is_product(left, right):
-                    groups[left.shape, left.dtype, right.shape, right.dtype].append(module)
+                left, right = (self.reader.index[module.parts[part]] for part in _FACTORS)
+                key = left.shape, left.dtype, left.stride, right.shape, right.dtype, right.stride
+                groups[key].append(module)
         found: dict[int, Delta] = {}
         for group in groups.values():
+            if not _is_product(*(self.reader.index[group[0].parts[part]] for part in _FACTORS)):
+                continue
             try:
                 found |= self._batch(group)
             except (FormatError, Unsupported):
@@ -96,8 +101,7 @@ class _AdapterStream:
         names = [module.parts[part] for module in modules]
         index = self.reader.index
         stored = StoredFactors(index, names, wide=part == "lora_A", scratch=self.scratch)
-        is_local = isinstance(index[names[0]].file.open(), LocalBytes)
-        return stored if is_local else stored.held()
+        return stored if index.is_local() else stored.held()
 
     def _single(self, module: AdaptedModule) -> Delta:
         try:
@@ -172,28 +176,33 @@ class _AdapterStream:
     def _is_transposed(self, module: AdaptedModule) -> bool:
         return bool(self.reader.base and self.reader.base.transposed(module.module))
 
-    def _described(self, module: AdaptedModule, *, kind: DeltaKind, **fields: Any) -> Delta:
+    def _described(
+        self, module: AdaptedModule, *, kind: DeltaKind, shape: tuple[int, ...] | None = None, **fields: Any
+    ) -> Delta:
         """A delta with what is known of every module of the adapter."""
         tensors = tuple(module.parts.values())
         entry = self.reader.index[tensors[0]]
         return Delta(
             name=module.name,
             kind=kind,
+            shape=entry.shape if shape is None else shape,
             tensors=tensors,
             file=entry.file.path,
             n_layers=self.n_layers,
             declared=is_declared(self.reader.config, module),
-            **({"shape": entry.shape} | fields),
+            **fields,
         )
 
 
-def _windows(modules: Sequence[AdaptedModule], index: TensorIndex) -> Iterator[list[AdaptedModule]]:
+def _windows(
+    modules: Sequence[AdaptedModule], index: TensorIndex, most: int
+) -> Iterator[list[AdaptedModule]]:
     """Runs of modules whose tensors make up a window, at least one module each."""
     window: list[AdaptedModule] = []
     size = 0
     for module in modules:
         weight = sum(index[tensor].nbytes for tensor in module.parts.values())
-        if window and size + weight > _WINDOW_BYTES:
+        if window and size + weight > most:
             yield window
             window, size = [], 0
         window.append(module)

@@ -31,7 +31,7 @@ def _is_target(config: AdapterConfig, name: str) -> bool:
         return not (targets == _ALL_LINEAR and has_token_rows(name))
     if isinstance(targets, str):
         return True
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+    return f".{name}".endswith(config.target_endings)
 
 
 def _is_saved(config: AdapterConfig, name: str) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ftsec_audit.weights import kernels
-from ftsec_audit.weights.factors import Factors, Scratch
+from ftsec_audit.weights.factors import BLOCK_ELEMENTS, Factors, StoredFactors
 
 _LONG = 1 << 15
 """Entries of a pair of factors from which on float32 is worth its rounding."""
@@ -38,22 +38,13 @@ def gram(factors: Factors, dtype: torch.dtype = torch.float64) -> Tensor:
     Products are taken in `dtype`. In float64, not finite on the diagonal exactly where the factor is not.
     """
     n, _, rank = factors.shape
-    found = torch.zeros(n, rank, rank, dtype=torch.float64)
-    for some, rows, block in factors.blocks():
-        product = _block_gram(block, dtype, factors.scratch)
-        if rows.start == 0:
-            found[some] = product
-        else:  # of a module whose first rows came before
-            found[some] += product
-    return found
-
-
-def _block_gram(block: Tensor, dtype: torch.dtype, scratch: Scratch) -> Tensor:
-    product = kernels.gram(block) if dtype == torch.float32 else None
-    if product is not None:
-        return product
-    values = scratch.converted(block, dtype)
-    return values.mT @ values
+    found = torch.zeros(n, rank, rank, dtype=dtype)
+    for some, _, block in factors.blocks():
+        sums = found[some]
+        if dtype != torch.float32 or not kernels.add_gram(block, sums):
+            values = factors.scratch.converted(block, dtype)
+            sums += values.mT @ values
+    return found.double()
 
 
 def grams(left: Factors, right: Factors) -> tuple[Tensor, Tensor]:
@@ -61,11 +52,38 @@ def grams(left: Factors, right: Factors) -> tuple[Tensor, Tensor]:
     rank = left.shape[2]
     if rank * (left.shape[1] + right.shape[1]) < _LONG:
         return gram(left), gram(right)
-    of_left, of_right = gram(left, torch.float32), gram(right, torch.float32)
+    of_left, of_right = _as_read(left, right) or (gram(left, torch.float32), gram(right, torch.float32))
     doubtful = (~_survives_rounding(of_left, of_right)).nonzero()[:, 0].tolist()
     if doubtful:
         of_left[doubtful], of_right[doubtful] = gram(left.chosen(doubtful)), gram(right.chosen(doubtful))
     return of_left, of_right
+
+
+def _as_read(left: Factors, right: Factors) -> tuple[Tensor, Tensor] | None:
+    """Gram matrices of factors in files, multiplied in the order in which the files have them.
+
+    As much is read at once as fits the cache. None where kernels.py has no product for them.
+    """
+    if not (isinstance(left, StoredFactors) and isinstance(right, StoredFactors)):
+        return None
+    sides = (right, left)  # as peft writes them: A, then B
+    n, _, rank = left.shape
+    for side in sides:
+        if rank * side.shape[1] > BLOCK_ELEMENTS:
+            return None
+        if not kernels.multiplies(side.dtype, rank, by_columns=side.wide):
+            return None
+    sums = torch.zeros(2 * n, rank, rank)
+    layouts = [(side.shape[1], side.shape[1] if side.wide else 0) for side in sides]
+    factors = [(*layout, n * k + i) for i in range(n) for k, layout in enumerate(layouts)]
+    names = [name for pair in zip(right.names, left.names, strict=True) for name in pair]
+    memory, as_bytes = left.scratch.take_with_bytes((BLOCK_ELEMENTS,), left.dtype)
+    room, following, size = kernels.room(rank), iter(factors), memory.itemsize
+    for starts in left.index.read_runs(names, as_bytes):
+        placed = [(start // size, *next(following)) for start in starts]
+        kernels.add_grams(memory, placed, sums, room)
+    doubles = sums.double()
+    return doubles[n:], doubles[:n]
 
 
 def _survives_rounding(left_gram: Tensor, right_gram: Tensor) -> Tensor:
@@ -97,7 +115,18 @@ class CoreSvd:
 
 
 def singular_values(left_gram: Tensor, right_gram: Tensor) -> Tensor:
-    """The σ of `core_svd` alone, at a third of its cost."""
+    """The σ of `core_svd` alone, at a tenth of its cost."""
+    quick = kernels.core_energies(left_gram, right_gram)
+    if quick is None:
+        return _singular_values(left_gram, right_gram)
+    energies, found = quick
+    sigma = energies.clamp_(min=0).sqrt_().sort(descending=True).values
+    if not bool(found.all()):
+        sigma[~found] = _singular_values(left_gram[~found], right_gram[~found])
+    return sigma
+
+
+def _singular_values(left_gram: Tensor, right_gram: Tensor) -> Tensor:
     core, broken = _core(matrix_root(left_gram), right_gram)
     sigma: Tensor = torch.linalg.eigvalsh(core).clamp(min=0).flip(-1).sqrt()
     sigma[broken] = torch.nan

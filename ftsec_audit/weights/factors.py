@@ -107,38 +107,38 @@ class StoredFactors(Factors):
         across = torch.Size(rest).numel()
         self.shape = (len(names), across, first) if wide else (len(names), first, across)
         self.scratch = scratch
-        self._index, self._names, self._wide = index, names, wide
-        self._dtype = torch_dtype(index[names[0]].dtype)
+        self.index, self.names, self.wide = index, names, wide
+        self.dtype = torch_dtype(index[names[0]].dtype)
 
     def blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
         _, depth, rank = self.shape
         for some, rows in _blocks(self.shape):
-            if not self._wide:
+            if not self.wide:
                 shape = (some.stop - some.start, rows.stop - rows.start, rank)
-                block, memory = self.scratch.take_with_bytes(shape, self._dtype)
-                self._index.read_each(self._names[some], memory, rows.start * rank * self._dtype.itemsize)
+                block, memory = self.scratch.take_with_bytes(shape, self.dtype)
+                self.index.read_each(self.names[some], memory, rows.start * rank * self.dtype.itemsize)
                 yield some, rows, block
                 continue
             if rows.start == 0:  # the rows of a wide tensor lie apart: it is read whole
                 shape = (some.stop - some.start, rank, depth)
-                whole, memory = self.scratch.take_with_bytes(shape, self._dtype)
-                self._index.read_each(self._names[some], memory)
+                whole, memory = self.scratch.take_with_bytes(shape, self.dtype)
+                self.index.read_each(self.names[some], memory)
             yield some, rows, whole.mT[:, rows]
 
     def chosen(self, indices: Sequence[int]) -> Factors:
-        names = [self._names[index] for index in indices]
-        return StoredFactors(self._index, names, wide=self._wide, scratch=self.scratch)
+        names = [self.names[index] for index in indices]
+        return StoredFactors(self.index, names, wide=self.wide, scratch=self.scratch)
 
     def single(self, index: int) -> Tensor:
-        factor = self._index.read(self._names[index]).flatten(1)
-        return factor.mT if self._wide else factor
+        factor = self.index.read(self.names[index]).flatten(1)
+        return factor.mT if self.wide else factor
 
     def held(self) -> HeldFactors:
         """The same factors read once and kept, for files that are slow to read."""
         n, depth, rank = self.shape
-        whole = torch.empty((n, rank, depth) if self._wide else (n, depth, rank), dtype=self._dtype)
-        self._index.read_each(self._names, whole.view(-1).view(torch.uint8).numpy().data)
-        return HeldFactors(whole.mT if self._wide else whole)
+        whole = torch.empty((n, rank, depth) if self.wide else (n, depth, rank), dtype=self.dtype)
+        self.index.read_each(self.names, whole.view(-1).view(torch.uint8).numpy().data)
+        return HeldFactors(whole.mT if self.wide else whole)
 
 
 def _blocks(shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:

@@ -1,4 +1,5 @@
-/* Inner loops over bfloat16 for which torch takes several passes: what is read is widened and used at once.
+/* Inner loops for which torch takes several passes or many calls: bfloat16 is widened and used at once, the spectra
+ * of several modules are found side by side.
  *
  * Written with vectors of the compiler (GCC, Clang), which makes one version for each kind of CPU; one operation
  * is named where it has no words for it. kernels.py answers for every pointer and size; nothing is read or
@@ -18,7 +19,7 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { LANES = 16, TILE = 4, HELD = 4096, STRIP = 256, PIECE = 512 };
+enum { LANES = 16, AROUND = LANES / 2 + 1, TILE = 4, RANKS = 128, HELD = 4096, STRIP = 512, PIECE = 512 };
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -35,12 +36,10 @@ INLINE float widened_one(uint16_t half) {
     return value;
 }
 
-/* count values from `from`, then zeros up to a multiple of LANES. */
-INLINE void widen(const uint16_t *from, ptrdiff_t count, float *to) {
-    ptrdiff_t i = 0;
-    for (; i + LANES <= count; i += LANES) *(floats *)(to + i) = WIDENED(from + i);
-    for (; i < count; i++) to[i] = widened_one(from[i]);
-    for (; i % LANES; i++) to[i] = 0;
+INLINE float total(floats sums) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
+    return sums[0];
 }
 
 /* What is right of the diagonal, also left of it. */
@@ -55,19 +54,15 @@ INLINE void mirror(float *square, ptrdiff_t size) {
 #include "gram.inc"
 #else
 #define PAIRS_ARE_MULTIPLIED() 0
-#define gram_of_rows_paired gram_of_rows_widened
-#define gram_of_columns_paired gram_of_columns_widened
+#define add_grams_paired add_grams_widened
 #endif
 
-void gram_of_rows(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, float *out) {
-    (PAIRS_ARE_MULTIPLIED() ? gram_of_rows_paired : gram_of_rows_widened)(x, n, depth, rank, out);
+void add_grams(const uint16_t *memory, const int64_t *factors, ptrdiff_t n, ptrdiff_t rank, float *sums,
+               uint32_t *held, float *tiles) {
+    (PAIRS_ARE_MULTIPLIED() ? add_grams_paired : add_grams_widened)(memory, factors, n, rank, sums, held, tiles);
 }
 
-void gram_of_columns(const uint16_t *x, ptrdiff_t n, ptrdiff_t depth, ptrdiff_t rank, ptrdiff_t step,
-                     float *out, uint32_t *held, float *sums) {
-    (PAIRS_ARE_MULTIPLIED() ? gram_of_columns_paired : gram_of_columns_widened)(
-        x, n, depth, rank, step, out, held, sums);
-}
+#include "spectra.inc"
 
 /* after − before, count values of each. */
 EVERY_CPU void difference(const uint16_t *after, const uint16_t *before, ptrdiff_t count, float *out) {

@@ -1,29 +1,33 @@
-"""Gram matrices and moments of bfloat16 in one pass each (kernels.c), where a compiler was at hand.
+"""Gram matrices, spectra and moments in one pass each (kernels.c), where a compiler was at hand.
 
-torch has no product of bfloat16 that is accumulated in float32: both factors are converted first; and a
-change is converted, subtracted and squared in a pass each. What was not built, or does not lie in memory as
-it should, is left to torch. Sums of either are good to some 1e-6 of what is added up.
+torch has no product of bfloat16 that is accumulated in float32: both factors are converted first; a change
+is converted, subtracted and squared in a pass each; and small matrices are decomposed one by one. What was
+not built, or does not lie in memory as it should, is left to torch. Sums are good to some 1e-6 of what is
+added up, spectra to what LAPACK makes of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+from array import array
+from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_LANES, _TILE, _STRIP = 16, 4, 256
+_LANES, _TILE, _STRIP, _WIDE = 16, 4, 512, 8
 """As in kernels.c."""
 _OF_TILE = _TILE * _TILE * _LANES
 _MOST_RANKS = 128
 """Beyond, a library's product is as fast, and what lies between would not fit the cache."""
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 _FUNCTIONS = {
-    "gram_of_rows": (_POINTER, _SIZE, _SIZE, _SIZE, _POINTER),
-    "gram_of_columns": (_POINTER, _SIZE, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER),
+    "add_grams": (_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER),
+    "core_energies": (_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER),
     "difference": (_POINTER, _POINTER, _SIZE, _POINTER),
     "moments": (*(_POINTER, _POINTER, _SIZE, _SIZE), *(_POINTER, _POINTER, _POINTER, _POINTER)),
 }
@@ -43,43 +47,85 @@ def library() -> ctypes.CDLL | None:
     return opened
 
 
-def gram(block: Tensor) -> Tensor | None:
-    """XᵀX of each (d, r) slice, float32 (n, r, r); None where torch has to do it."""
-    n, depth, rank = block.shape
-    if block.dtype != torch.bfloat16 or not n * depth or not 0 < rank <= _MOST_RANKS or library() is None:
-        return None
-    strides = block.stride()
-    in_line = n == 1 or strides[0] == strides[2] * rank
-    if rank > 1 and strides[1] == 1 and strides[2] >= depth and in_line:
-        return _of_columns(block) if rank % _TILE == 0 else None
-    if not block.is_contiguous():
-        return None
-    if rank % _LANES == 0:
-        return _of_rows(block, depth, rank)
-    together = _LANES // rank
-    if _LANES % rank or depth % together:
-        return None
-    # Several short rows side by side: the sum of their own products lies on the diagonal.
-    wide = _of_rows(block, depth // together, _LANES).view(n, together, rank, together, rank)
-    return wide.diagonal(dim1=1, dim2=3).sum(-1)
+def multiplies(dtype: torch.dtype, rank: int, *, by_columns: bool) -> bool:
+    """Whether Gram matrices of such factors are taken: (r, d) in memory `by_columns`, (d, r) otherwise."""
+    if dtype != torch.bfloat16 or not 0 < rank <= _MOST_RANKS or library() is None:
+        return False
+    return rank % _TILE == 0 if by_columns else rank % _LANES == 0 or _LANES % rank == 0
 
 
-def _of_rows(block: Tensor, depth: int, rank: int) -> Tensor:
-    product = torch.zeros(len(block), rank, rank)
-    _call("gram_of_rows", block.data_ptr(), len(block), depth, rank, product.data_ptr())
-    return product
+def room(rank: int) -> Tensor:
+    """What `add_grams` writes to on its way."""
+    return torch.empty(_room(rank))
 
 
-def _of_columns(block: Tensor) -> Tensor:
-    n, depth, rank = block.shape
+def _room(rank: int) -> int:
     tiles = rank // _TILE * (rank // _TILE + 1) // 2
-    product = torch.empty(n, rank, rank)
-    wide, sums = torch.empty(rank * _STRIP), torch.empty(tiles * _OF_TILE)
+    return rank * _STRIP + tiles * _OF_TILE
+
+
+def add_grams(
+    memory: Tensor, factors: Sequence[tuple[int, int, int, int]], sums: Tensor, room: Tensor
+) -> None:
+    """Adds XᵀX of each factor X (d, r) in `memory`, 1-d, to a slice of `sums`, contiguous float32 (n, r, r).
+
+    Of each factor: the number of its first value, d, the distance of its columns in memory or 0 where its
+    rows follow one another, and the number of its sum. For what `multiplies` affirms. Raises IndexError
+    where a factor or a sum is not there.
+    """
+    (n, rank, _), values = sums.shape, memory.numel()
+    for start, depth, step, which in factors:
+        end = start + ((rank - 1) * step + depth if step else rank * depth)
+        if start < 0 or depth < 0 or step < 0 or end > values or not 0 <= which < n:
+            raise IndexError("a factor lies outside the memory, or its sum does")
+    _add_grams(memory.data_ptr(), factors, sums, room)
+
+
+def add_gram(block: Tensor, sums: Tensor) -> bool:
+    """Adds XᵀX of each (d, r) slice to `sums`, contiguous float32 (n, r, r); False where torch has to."""
+    n, depth, rank = block.shape
+    to_next, to_row, step = block.stride()
+    by_columns = rank > 1 and to_row == 1 and step >= depth
+    if not n * depth or not multiplies(block.dtype, rank, by_columns=by_columns):
+        return False
+    if not by_columns and not block[0].is_contiguous():
+        return False
+    factors = [(k * to_next, depth, step if by_columns else 0, k) for k in range(n)]
+    _add_grams(block.data_ptr(), factors, sums, room(rank))
+    return True
+
+
+def _add_grams(memory: int, factors: Sequence[tuple[int, int, int, int]], sums: Tensor, room: Tensor) -> None:
+    rank = sums.shape[1]
+    if room.numel() < _room(rank):
+        raise ValueError(f"too little room for rank {rank}")
+    described = array("q", chain.from_iterable(factors))
     _call(
-        *("gram_of_columns", block.data_ptr(), n, depth, rank, block.stride(2)),
-        *(product.data_ptr(), wide.data_ptr(), sums.data_ptr()),
+        *("add_grams", memory, described.buffer_info()[0], len(factors), rank, sums.data_ptr()),
+        *(room.data_ptr(), room.data_ptr() + rank * _STRIP * room.itemsize),
     )
-    return product
+
+
+def core_energies(left_gram: Tensor, right_gram: Tensor) -> tuple[Tensor, Tensor] | None:
+    """σ² of each BA from BᵀB and AAᵀ, float64 (n, r, r) each: (n, r) in no order, and bool (n,).
+
+    False where BᵀB is singular or anything is not finite: no σ² then. None where torch has to do it.
+    """
+    n, rank, _ = left_gram.shape
+    grams = [left_gram, right_gram]
+    if library() is None or not n or not rank or {gram.dtype for gram in grams} != {torch.float64}:
+        return None
+    count = max(n, _WIDE)
+    if n < count:  # so many are looked at side by side
+        grams = [torch.cat([gram, gram[:1].expand(count - n, rank, rank)]) for gram in grams]
+    left_gram, right_gram = (gram.contiguous() for gram in grams)
+    energies, found = torch.empty(count, rank, dtype=torch.float64), torch.empty(count, dtype=torch.bool)
+    room = torch.empty((2 * rank + 4) * rank * _WIDE, dtype=torch.float64)
+    _call(
+        *("core_energies", left_gram.data_ptr(), right_gram.data_ptr(), count, rank),
+        *(energies.data_ptr(), found.data_ptr(), room.data_ptr()),
+    )
+    return energies[:n], found[:n]
 
 
 def difference(after: Tensor, before: Tensor, out: Tensor) -> bool:

@@ -73,9 +73,10 @@ def pairing_key(tensor: str) -> str:
 def unwrapped(module: str) -> str:
     """The name without the steps that peft's wrappers put into it, and without the adapter's own name."""
     module = module.partition("@")[0]
-    if not any(wrapper in module for wrapper in _WRAPPERS):
+    steps = module.split(".")
+    if _WRAPPERS.isdisjoint(steps):
         return module
-    return ".".join(step for step in module.split(".") if step not in _WRAPPERS) or module
+    return ".".join(step for step in steps if step not in _WRAPPERS) or module
 
 
 def role_of(module: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from ftsec_audit.errors import FormatError, Unsupported
-from ftsec_audit.files import ArtifactFile, MemoryBytes
+from ftsec_audit.files import ArtifactFile, LocalBytes, MemoryBytes
 from ftsec_audit.formats import safetensors, state_dict, torch_pickle
 from ftsec_audit.formats.tensors import DTYPE_BITS, TensorIndex, contiguous_stride, span, torch_dtype
 
@@ -102,6 +102,30 @@ def test_several_tensors_are_read_side_by_side_from_a_byte_on() -> None:
     assert torch.frombuffer(memory, dtype=torch.int16).tolist() == [10, 11, 4, 5]
     with pytest.raises(FormatError, match="ends inside tensor 'b'"):
         index.read_each(["b"], memoryview(bytearray(14)))
+
+
+def test_tensors_that_follow_one_another_are_read_at_once() -> None:
+    tensors = {name: torch.full((4,), k, dtype=torch.int16) for k, name in enumerate("abcd")}
+    index, memory = indexed(tensors), bytearray(24)
+    seen = []
+    for starts in index.read_runs(["a", "b", "d", "c", "d"], memoryview(memory)):
+        seen.append((starts, [int.from_bytes(memory[start : start + 2], "little") for start in starts]))
+    assert seen == [([0, 8], [0, 1]), ([0], [3]), ([0, 8], [2, 3])]
+    small = bytearray(16)  # three of them do not fit
+    assert list(index.read_runs("abc", memoryview(small))) == [[0, 8], [0]]
+    assert list(index.read_runs([], memoryview(small))) == []
+
+
+def test_a_run_that_the_file_cuts_short_names_the_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"a": torch.zeros(4), "b": torch.zeros(4)}))
+    index = TensorIndex(
+        safetensors.index(ArtifactFile(path.name, path.stat().st_size, lambda _: LocalBytes(path)))
+    )
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 8)
+    with pytest.raises(FormatError, match="ends inside tensor 'b'"):
+        list(index.read_runs(["a", "b"], memoryview(bytearray(64))))
 
 
 def test_rows_are_clipped_like_a_slice_and_a_scalar_has_none() -> None:

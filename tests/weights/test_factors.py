@@ -57,6 +57,34 @@ def test_files_and_memory_agree(
         torch.testing.assert_close(factored.gram(found.chosen([4, 1])), exact[[4, 1]], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rank", [8, 12, 16, 48])
+@pytest.mark.parametrize("elements", [1 << 20, 1 << 17, 1 << 16])
+@pytest.mark.parametrize("names", ["beside each other", "apart"])
+def test_both_sides_are_multiplied_as_they_are_read(
+    names: str, elements: int, rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factored, "BLOCK_ELEMENTS", elements)
+    sides = [
+        torch.randn(3, d, rank, generator=torch.Generator().manual_seed(d)).bfloat16() for d in (2111, 3000)
+    ]
+    spelled = ["{k}.{side}", "{side}.{k}"][names == "apart"]
+    stored_as = [sides[0], sides[1].mT]
+    tensors = {
+        spelled.format(k=k, side="BA"[s]): stored_as[s][k].contiguous() for k in range(3) for s in range(2)
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    index, scratch = resolve(str(tmp_path)).tensors(), Scratch()
+    from_file = [
+        StoredFactors(
+            index, [spelled.format(k=k, side="BA"[s]) for k in range(3)], wide=s == 1, scratch=scratch
+        )
+        for s in range(2)
+    ]
+    for found, side in zip(factored.grams(*from_file), sides, strict=True):
+        exact = side.double().mT @ side.double()
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-2)
+
+
 def test_streams_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
     paths = [write_adapter(tmp_path / str(k), rank=6, seed=k, dtype="BF16") for k in range(2)]
     subjects = [Subject(artifact=resolve(str(path)), base=None) for path in paths]
