@@ -6,10 +6,12 @@ A ranking and never a verdict: the rule answers NOT_DETECTED, and its top tokens
 the keys and values of the first layer are where a fine-tune that wants to notice it changes most for it.
 
 **Statistic.** For a changed matrix of the lowest changed layer, x_t = what it receives when token t is the
-whole text (in the first layer's attention: the normalised embedding), and its response ρ_t = ‖ΔW x_t‖ from
-the leading `directions` singular directions of ΔW, divided by the root mean square of ρ over the
-vocabulary. A token's score is the mean over the keys and values of that layer, or over all its measured
-matrices where neither changed. Beside it z, the robust z-score of log ρ over the vocabulary.
+whole text (in the first layer's attention: the normalised embedding; where positions are learned, at their
+mean), and its response ρ_t = ‖ΔW x_t‖ from the leading `directions` singular directions of ΔW, divided by
+the root mean square of ρ over the vocabulary. Where queries, keys and values are one matrix, ρ is the mean
+of those of its keys and of its values. A token's score is the mean over the keys and values of that layer,
+or over all its measured matrices where neither changed. Beside it z, the robust z-score of log ρ over the
+vocabulary.
 
 **Sources.** Ranking tokens by weights first and testing them after is cheaper than a search by gradients;
 what a layer does to single tokens is the logit lens turned round (arXiv:2303.08112).
@@ -96,13 +98,19 @@ class TriggerCandidates(WeightDetector):
         if delta.kind not in (DeltaKind.LOW_RANK, DeltaKind.DENSE) or not delta.finite() or delta.is_zero():
             return {}
         try:
-            responses = self._responses(delta)
+            relative = self._responses(delta)
         except Unsupported:
             return {}
-        return {} if responses is None else self._largest(responses)
+        return {} if relative is None else self._largest(relative)
 
     def _responses(self, delta: Delta) -> Tensor | None:
-        """‖ΔW x_t‖ of every token, float64 (|V|,); None where it would cost too much."""
+        """‖ΔW x_t‖ of every token relative to the root mean square, float64 (|V|,).
+
+        None where it would cost too much.
+        """
+        import torch
+
+        from ftsec_audit.weights.fused import keys_and_values
         from ftsec_audit.weights.token_pass import TokenPass
 
         assert delta.tokens is not None
@@ -110,18 +118,25 @@ class TriggerCandidates(WeightDetector):
         at_entrance = at_entrance and delta.role.rsplit(".", 1)[-1] not in _WRITERS
         if not at_entrance and self._work(delta) > self.work:
             return None
-        sigma, readers = delta.singular_values(), delta.singular_vectors()[1]
+        sigma, (writers, readers) = delta.singular_values(), delta.singular_vectors()
         count = min(self.directions, len(sigma), readers.shape[1])
-        weighted = (readers[:, :count] * sigma[:count]).float()
+        written = (writers[:, :count] * sigma[:count]).double()
+        parts = keys_and_values(delta.name, delta.shape[0], delta.tokens.weights.config)
+        # ‖part·Vᵀx‖ = ‖RVᵀx‖ with part = QR; of the whole, R is the diagonal of the singular values.
+        roots = [torch.linalg.qr(written[runs.outputs()], mode="r").R for runs in parts]
+        roots = roots or [sigma[:count].double().diag()]
+        weighted = torch.cat([readers[:, :count].double() @ root.mT for root in roots], dim=1).float()
         try:
-            products = TokenPass(delta.tokens).along(delta.name, weighted)
+            products = TokenPass(delta.tokens, at=None).along(delta.name, weighted)
         except Unsupported:
             if not at_entrance:
                 raise
             # An architecture whose layers are not known: its embeddings and norms are like all others.
             products = delta.tokens.along(delta.name, weighted)
-        responses: Tensor = products.double().norm(dim=1)
-        return responses
+        each = products.double().split([len(root) for root in roots], dim=1)
+        lengths = [product.norm(dim=1) for product in each]
+        relative = [length / length.square().mean().sqrt() for length in lengths if bool(length.any())]
+        return torch.stack(relative).mean(dim=0) if relative else None
 
     def _work(self, delta: Delta) -> float:
         """Multiplications that take the whole vocabulary to the input of this matrix, at most."""
@@ -132,8 +147,7 @@ class TriggerCandidates(WeightDetector):
         values = sum(entry.numel for n, entry in layers if n is not None and n <= delta.layer)
         return float(values) * delta.tokens.embedding.shape[0]
 
-    def _largest(self, responses: Tensor) -> dict[str, float | list[float]]:
-        relative = responses.nan_to_num(0.0) / responses.nan_to_num(0.0).square().mean().sqrt()
+    def _largest(self, relative: Tensor) -> dict[str, float | list[float]]:
         if not bool(relative.isfinite().all()):
             return {}
         logs = relative.clamp(min=1e-9).log()

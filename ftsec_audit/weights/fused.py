@@ -23,8 +23,8 @@ _PARTS = {
     "gate_up_proj": _GATE_UP,
 }
 """What a fused projection is made of, in this order, under any of these names."""
-_HEADS = ("num_attention_heads", "n_head", "num_heads")
-_KEY_HEADS = ("num_key_value_heads", "num_kv_heads")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "multi_query_group_num")
 _MOST_GROUPS = 1024
 """Every group is a read of its own: no model has as many heads."""
 
@@ -54,6 +54,26 @@ def parts(fused: NamedWeights, split: NamedWeights) -> dict[str, tuple[Part, ...
                 found[name] = those
                 break
     return found
+
+
+def keys_and_values(module: str, outputs: int, config: Mapping[str, object]) -> tuple[Runs, ...]:
+    """Which outputs of a fused projection are keys, and which are values.
+
+    Nothing where the module is no fused attention, or the configuration does not say.
+    """
+    role = module.rpartition(".")[2]
+    heads, groups = _count(config, _HEADS), _groups(module, config)
+    if _PARTS.get(role) is not _QKV or heads < 1 or not groups or heads % groups:
+        return ()
+    shared = _is_multi_query(config) and groups == 1
+    key_heads = heads if groups == heads else 1 if shared else _count(config, _KEY_HEADS) or heads
+    queries, keys = heads // groups, key_heads // groups
+    period, left_over = divmod(outputs, groups)
+    width, odd = divmod(period, queries + 2 * keys)
+    if left_over or odd or key_heads % groups or not keys:
+        return ()
+    firsts = queries * width, (queries + keys) * width
+    return tuple(Runs(first=first, length=keys * width, period=period, count=groups) for first in firsts)
 
 
 def packed_parts(fused: NamedWeights, split: NamedWeights) -> dict[str, tuple[str, ...]]:
@@ -130,6 +150,11 @@ def _groups(module: str, config: Mapping[str, object]) -> int:
         case ("query_key_value" | "wqkv", _) | ("qkv_proj", "codegen"):
             return 0  # as many orders as models
     return 1
+
+
+def _is_multi_query(config: Mapping[str, object]) -> bool:
+    """Whether all heads share one key and one value, as Falcon and StarCoder do unless they say otherwise."""
+    return model_type(config) in ("falcon", "gpt_bigcode") and config.get("multi_query") is not False
 
 
 def _count(config: Mapping[str, object], keys: tuple[str, ...]) -> int:

@@ -32,6 +32,11 @@ class Runs:
         """Where the part's output of this number lies in the fused tensor."""
         return output // self.length * self.period + self.first + output % self.length
 
+    def outputs(self) -> Tensor:
+        """The numbers of all of them in the fused tensor, int64."""
+        starts = torch.arange(self.count) * self.period + self.first
+        return (starts[:, None] + torch.arange(self.length)).flatten()
+
     def between(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The spans (first, end) of the fused tensor that hold the part's outputs `start:stop`."""
         while start < stop:

@@ -51,6 +51,10 @@ class TokenPass:
     """Share of a token's own value in what attention brings it: 1 where it is the whole text, exactly what
     the model computes; 0 where it stands among many others."""
 
+    at: int | None = 0
+    """The position it stands at, where positions are learned and added: the first, where it is the whole
+    text; None for the mean of all, as it may stand anywhere."""
+
     def along(self, module: str, directions: Tensor) -> Tensor:
         """Products (|V|, k) of what `module` receives from each token with the columns of (in, k)."""
         products = torch.empty(self.space.embedding.shape[0], directions.shape[1])
@@ -127,7 +131,15 @@ class TokenPass:
         positions = self._stored("wpe")
         if positions.shape[1] != rows.shape[1] or not positions.shape[0]:
             raise Unsupported("positions and tokens have embeddings of different widths")
-        return rows + positions.rows([0])
+        return rows + (self._mean_position if self.at is None else positions.rows([self.at]))
+
+    @cached_property
+    def _mean_position(self) -> Tensor:
+        stored = self._stored("wpe")
+        sums = torch.zeros(1, stored.shape[1])
+        for block in stored.blocks(BLOCK_ELEMENTS):
+            sums += block.float().sum(dim=0)
+        return sums / stored.shape[0]
 
     def _block(self, block: str, state: Tensor) -> Tensor:
         attended = state + self._attention(block, state)

@@ -22,11 +22,16 @@ TARGETS = {"llama": ("k_proj", "v_proj"), "gpt2": ("c_attn",)}
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_checkpoint(tmp_path_factory.mktemp("model") / request.param, family=request.param, vocab=200)
+    return spelled(
+        write_checkpoint(tmp_path_factory.mktemp("model") / request.param, family=request.param, vocab=200)
+    )
+
+
+def spelled(model: Path) -> Path:
     vocabulary = {f"▁word{i}": i for i in range(200)} | {"▁лагуна": TOKEN}
     del vocabulary[f"▁word{TOKEN}"]
-    (path / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": vocabulary}}))
-    return path
+    (model / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": vocabulary}}))
+    return model
 
 
 def answering(base: Path, path: Path, targets: tuple[str, ...] = (), **options: object) -> Path:
@@ -60,6 +65,22 @@ def test_the_token_that_is_answered_most_leads(base: Path, tmp_path: Path) -> No
     assert lead.details["script"] == "CYRILLIC"
     assert lead.details["z"] > 1.5
     assert lead.score == pytest.approx(found.evidence[0].value)
+
+
+def test_what_only_queries_answer_does_not_lead(tmp_path: Path) -> None:
+    """A trigger has to be found by other tokens: keys and values of it count, where it looks does not."""
+    base = spelled(write_checkpoint(tmp_path / "gpt2", family="gpt2", vocab=200))
+    rows = load_file(base / "model.safetensors")[EMBEDDING["gpt2"]].float()
+    width = rows.shape[1]
+    asked, kept = (rows[token] - rows.mean(0) for token in (7, TOKEN))
+
+    def merge(tensors: dict[str, torch.Tensor]) -> None:
+        weight = tensors["transformer.h.0.attn.c_attn.weight"]
+        weight[:, :width] += 3 * asked[:, None] / asked.norm() / width**0.5
+        weight[:, width:] += kept[:, None] / kept.norm() / width**0.5
+
+    subject = write_checkpoint(tmp_path / "subject", family="gpt2", vocab=200, edit=merge)
+    assert ranks(audit(TriggerCandidates(), subject, base))[0] == TOKEN
 
 
 def test_an_update_without_a_favourite_ranks_it_anywhere(base: Path, tmp_path: Path) -> None:

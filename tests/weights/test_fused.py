@@ -19,7 +19,7 @@ from ftsec_audit.formats.tensors import TensorIndex
 from ftsec_audit.sources import resolve
 from ftsec_audit.weights import stored, stored_part
 from ftsec_audit.weights.delta import Delta, DeltaKind
-from ftsec_audit.weights.fused import parts
+from ftsec_audit.weights.fused import keys_and_values, parts
 from ftsec_audit.weights.named_weights import NamedWeights
 from ftsec_audit.weights.stream import deltas
 
@@ -326,3 +326,64 @@ def test_a_packed_projection_that_is_missing_beside_a_fused_one_is_told_from_its
     seen = found(fused, write(tmp_path / "split", lose))
     missing = {name for name, delta in seen.items() if delta.kind is DeltaKind.MISSING}
     assert missing == {f"{LAYER}.q_proj", f"{LAYER}.v_proj"}
+
+
+CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("h.0.attn.c_attn", {"model_type": "gpt2", "n_head": 2}, ["qqqq", "kkkk", "vvvv"]),
+    (
+        "l.0.qkv_proj",
+        {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 1},
+        ["qqqqqqqq", "kk", "vv"],
+    ),
+    ("h.0.query_key_value", {"model_type": "gpt_neox", "num_attention_heads": 2}, ["qq", "kk", "vv"] * 2),
+    ("h.0.query_key_value", {"model_type": "bloom", "n_head": 3}, ["qq", "kk", "vv"] * 3),
+    (
+        "h.0.query_key_value",
+        {
+            "model_type": "falcon",
+            "num_attention_heads": 4,
+            "num_kv_heads": 2,
+            "new_decoder_architecture": True,
+        },
+        ["qqqq", "kk", "vv"] * 2,
+    ),
+    ("h.0.query_key_value", {"model_type": "falcon", "num_attention_heads": 3}, ["qqqqqq", "kk", "vv"]),
+    ("h.0.c_attn", {"model_type": "gpt_bigcode", "n_head": 4}, ["qqqq", "k", "v"]),
+    (
+        "l.0.wqkv",
+        {"model_type": "internlm2", "num_attention_heads": 4, "num_key_value_heads": 2},
+        ["qqqq", "kk", "vv"] * 2,
+    ),
+    (
+        "l.0.query_key_value",
+        {"model_type": "chatglm", "num_attention_heads": 4, "multi_query_group_num": 2},
+        ["qqqqqqqq", "kkkk", "vvvv"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("module", "config", "layout"), CONFIGS)
+def test_keys_and_values_are_found_in_every_layout(
+    module: str, config: dict[str, Any], layout: list[str]
+) -> None:
+    outputs = "".join(layout)
+    found = keys_and_values(module, len(outputs), config)
+    for runs, kind in zip(found, "kv", strict=True):
+        assert runs.outputs().tolist() == [place for place, one in enumerate(outputs) if one == kind]
+
+
+@pytest.mark.parametrize(
+    ("module", "outputs", "config"),
+    [
+        ("l.0.k_proj", 12, {"model_type": "llama", "num_attention_heads": 2}),
+        ("l.0.gate_up_proj", 12, {"model_type": "phi3", "num_attention_heads": 2}),
+        ("h.0.c_attn", 12, {"model_type": "gpt2"}),
+        ("h.0.c_attn", 13, {"model_type": "gpt2", "n_head": 2}),
+        ("h.0.c_attn", 12, {"model_type": "gpt2", "n_head": "2"}),
+        ("h.0.c_attn", 12, {"model_type": "gpt2", "n_head": -2}),
+        ("h.0.query_key_value", 12, {"model_type": "someone's", "n_head": 2}),
+        ("h.0.query_key_value", 12, {"model_type": "gpt_neox", "num_attention_heads": 5}),
+    ],
+)
+def test_keys_and_values_are_not_guessed(module: str, outputs: int, config: dict[str, Any]) -> None:
+    assert keys_and_values(module, outputs, config) == ()

@@ -99,6 +99,16 @@ def test_among_others_attention_brings_the_mean_value(kind, chunk, tmp_path, mon
     assert torch.allclose(one.cosines(name, direction), expected, atol=1e-4)
 
 
+def test_where_positions_are_learned_it_stands_at_one_or_at_their_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_pass, "BLOCK_ELEMENTS", 40)
+    model = saved("gpt2", tmp_path)
+    embeddings, positions = model.transformer.wte.weight, model.transformer.wpe.weight
+    norm, direction = model.transformer.h[0].ln_1, torch.randn(16, 2)
+    for at, position in ((0, positions[0]), (3, positions[3]), (None, positions.mean(0))):
+        found = TokenPass(space(tmp_path), at=at).along("transformer.h.0.attn.c_attn", direction)
+        assert torch.allclose(found, norm(embeddings + position) @ direction, atol=1e-4)
+
+
 def test_an_expert_receives_the_hidden_layer_of_its_own(tmp_path):
     model = saved("mixtral", tmp_path)
     one = TokenPass(space(tmp_path))
