@@ -48,7 +48,7 @@ _PARAMETERS = (".weight", ".bias", ".gamma", ".beta")
 _DEFAULT_ADAPTER = "default"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class AdaptedModule:
     """The tensors that together change one module."""
 
@@ -116,6 +116,8 @@ def _read_part(before: list[str], part: str, rest: list[str]) -> tuple[str, str,
     if before[-1] == "token_adapter" and any(before[:-1]):
         before = before[:-1]
     module = ".".join(before)
+    if not rest and _PARTS[part] != "saved":
+        return module, _PARTS[part], _DEFAULT_ADAPTER, part
     if part in ("modules_to_save", "ln_tuning_layers"):
         if rest[:1] == [_DEFAULT_ADAPTER]:  # any other adapter's name reads like that of a submodule
             rest = rest[1:]

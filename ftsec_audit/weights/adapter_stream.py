@@ -90,12 +90,19 @@ class _AdapterStream:
         scales = [lora_scale(self.reader.config, module, rank) for module in modules]
         batch = FactorBatch(self._factors(modules, "lora_B"), self._factors(modules, "lora_A"), scales)
         batch.grams  # noqa: B018 - reads every factor, and raises where one cannot be read
-        return {
-            id(module): self._delta(
-                module, Built(change=LowRank(batch, position), scale=scales[position], rank=rank)
+        found = {}
+        for position, (module, scale) in enumerate(zip(modules, scales, strict=True)):
+            change = LowRank(batch, position)
+            found[id(module)] = self._described(
+                module,
+                kind=DeltaKind.LOW_RANK,
+                shape=change.shape,
+                scale=scale,
+                rank=rank,
+                change=change,
+                before=self._before(module, change),
             )
-            for position, module in enumerate(modules)
-        }
+        return found
 
     def _factors(self, modules: Sequence[AdaptedModule], part: str) -> Factors:
         names = [module.parts[part] for module in modules]

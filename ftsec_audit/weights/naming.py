@@ -93,8 +93,10 @@ def role_of(module: str) -> str:
 
 def layer_of(module: str) -> int | None:
     """The index of the layer, None outside the layers: the first number in the name."""
-    number = next((part for part in module.split(".") if part.isdecimal()), "")
-    return int(number) if 0 < len(number) < 6 else None
+    for part in module.split("."):
+        if part.isdecimal():
+            return int(part) if len(part) < 6 else None
+    return None
 
 
 def category_of(module: str) -> Category:
