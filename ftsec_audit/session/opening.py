@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftsec_audit import probes
 from ftsec_audit.artifact import Artifact, ArtifactKind
@@ -20,6 +20,9 @@ from ftsec_audit.session.budget import Budget
 from ftsec_audit.session.kept import KeptBase
 from ftsec_audit.session.model import ModelSession
 from ftsec_audit.types import Profile
+
+if TYPE_CHECKING:
+    from ftsec_audit.session.tokenizer import Tokenizer
 
 Backend = Literal["auto", "torch", "onnx"]
 _WORK = {Profile.QUICK: 0.0, Profile.STANDARD: 1.2e13, Profile.DEEP: 4e14}
@@ -74,11 +77,6 @@ def open_sessions(
     An adapter and its base are one copy of the weights with the adapter on or off, where that is the same;
     of a small model two, the adapter added to one of them.
     """
-    from ftsec_audit.session.exported import run_graph
-    from ftsec_audit.session.loading import AdapterSwitch, attach, detach, load_checkpoint, merged_copy
-    from ftsec_audit.session.staging import stage, stage_graph
-    from ftsec_audit.session.tokenizer import Tokenizer
-
     subject = _by_backend(subject, options.backend)
     progress = progress or Progress()
     device = _device(options.device, subject)
@@ -86,64 +84,118 @@ def open_sessions(
     limits = Limits(parameters=None if on_gpu else _CPU_PARAMETERS[options.profile])
     free = _free_on_gpu(device) if on_gpu else free_memory()
     count = admit(subject, limits, free_bytes=free, bytes_each=2 if on_gpu else 4)
-    tokenizer = Tokenizer.of(subject.artifact) or (Tokenizer.of(subject.base) if subject.base else None)
-    if tokenizer is None:
-        raise Unsupported("neither the artifact nor its base has a tokenizer.json")
+    tokenizer = _tokenizer(subject)
     tokens = options.max_tokens or _tokens(options.profile, count, on_gpu=on_gpu)
-    budget = Budget(tokens=tokens, seconds=options.max_seconds)
     asked = _probes(subject.base or subject.artifact, options)
     progress.note(f"loading {count:,} parameters on {device}")
     with tempfile.TemporaryDirectory(prefix="ftsec-audit-") as scratch, ExitStack() as running:
-        root = Path(scratch)
-
-        def load(artifact: Artifact, name: str) -> object:
-            if artifact.kind is ArtifactKind.EXPORTED:
-                memory = max(_GRAPH_MEMORY, int(free * limits.memory_share))
-                return running.enter_context(run_graph(stage_graph(artifact, root / name), memory=memory))
-            folder = stage(artifact, root / name)
-            return load_checkpoint(folder, device=device, dtype="bfloat16" if on_gpu else "float32")
-
-        def session(model: object, **more: object) -> ModelSession:
-            return ModelSession(
-                model=model,
-                tokenizer=tokenizer,
-                budget=budget,
-                seed=options.seed,
-                device=device,
-                parameters=count,
-                batch_tokens=65_536 if on_gpu else 4_096,
-                progress=progress,
-                probes=asked,
-                dataset=subject.dataset,
-                **more,  # type: ignore[arg-type]
-            )
-
-        artifact, base = subject.artifact, subject.base
-        if artifact.kind is not ArtifactKind.ADAPTER:
-            second = session(load(base, "base")) if base is not None else None
-            yield Sessions(subject=session(load(artifact, "subject")), base=second)
+        opening = _Opening(
+            subject=subject,
+            options=options,
+            progress=progress,
+            device=device,
+            on_gpu=on_gpu,
+            parameters=count,
+            tokenizer=tokenizer,
+            budget=Budget(tokens=tokens, seconds=options.max_seconds),
+            asked=asked,
+            graph_memory=max(_GRAPH_MEMORY, int(free * limits.memory_share)),
+            root=Path(scratch),
+            running=running,
+        )
+        if subject.artifact.kind is ArtifactKind.ADAPTER:
+            yield running.enter_context(opening.adapted())
             return
+        second = opening.session(opening.load(subject.base, "base")) if subject.base else None
+        yield Sessions(subject=opening.session(opening.load(subject.artifact, "subject")), base=second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opening:
+    """One audit's models while they are loaded; raises as `open_sessions`."""
+
+    subject: Subject
+    options: SessionOptions
+    progress: Progress
+    device: str
+    on_gpu: bool
+    parameters: int
+    tokenizer: Tokenizer
+    budget: Budget
+    """Of both models together."""
+    asked: ProbeSet
+    graph_memory: int
+    """Bytes of address space that the process of a graph may take."""
+    root: Path
+    """Where files are laid out to be loaded."""
+    running: ExitStack
+    """What has to be ended with the audit."""
+
+    def load(self, artifact: Artifact, name: str) -> Any:
+        from ftsec_audit.session.exported import run_graph
+        from ftsec_audit.session.loading import load_checkpoint
+        from ftsec_audit.session.staging import stage, stage_graph
+
+        if artifact.kind is ArtifactKind.EXPORTED:
+            graph = run_graph(stage_graph(artifact, self.root / name), memory=self.graph_memory)
+            return self.running.enter_context(graph)
+        folder = stage(artifact, self.root / name)
+        return load_checkpoint(folder, device=self.device, dtype="bfloat16" if self.on_gpu else "float32")
+
+    def session(self, model: Any, **more: Any) -> ModelSession:
+        return ModelSession(
+            model=model,
+            tokenizer=self.tokenizer,
+            budget=self.budget,
+            seed=self.options.seed,
+            device=self.device,
+            parameters=self.parameters,
+            batch_tokens=65_536 if self.on_gpu else 4_096,
+            progress=self.progress,
+            probes=self.asked,
+            dataset=self.subject.dataset,
+            **more,
+        )
+
+    @contextmanager
+    def adapted(self) -> Iterator[Sessions]:
+        """An adapter on its base, which is lent for that long where audits follow one another."""
+        from ftsec_audit.session.loading import AdapterSwitch, attach, detach, merged_copy
+        from ftsec_audit.session.staging import stage
+
+        artifact, base, kept_base = self.subject.artifact, self.subject.base, self.options.kept
         assert base is not None  # `admit` refuses an adapter without one
         shared = shares_weights(artifact)
-        kept = (options.kept if shared else None) or KeptBase()
-        identity = f"{identity_of_base(base)} {device}" if options.kept else ""
-        folder = stage(artifact, root / "adapter")
-        wrapped = attach(kept.lend(identity, lambda: load(base, "base")), folder, device=device)
+        kept = (kept_base if shared else None) or KeptBase()
+        identity = f"{identity_of_base(base)} {self.device}" if kept_base else ""
+        folder = stage(artifact, self.root / "adapter")
+        model = attach(kept.lend(identity, lambda: self.load(base, "base")), folder, device=self.device)
         merged = None
-        if shared and not on_gpu and count <= _MERGED_UP_TO:
+        if shared and not self.on_gpu and self.parameters <= _MERGED_UP_TO:
             with suppress(Unsupported):
-                merged = merged_copy(wrapped)
+                merged = merged_copy(model)
         if merged is not None:
-            wrapped = detach(wrapped)
-            pair = session(merged), session(wrapped)
+            model = detach(model)
+            yield Sessions(subject=self.session(merged), base=self.session(model))
         elif shared:
-            switch = AdapterSwitch(wrapped)
-            pair = session(wrapped, switch=switch.on), session(wrapped, switch=switch.off, bare=True)
+            switch = AdapterSwitch(model)
+            without = self.session(model, switch=switch.off, bare=True)
+            yield Sessions(subject=self.session(model, switch=switch.on), base=without)
         else:
-            pair = session(wrapped), session(load(base, "base-again"))
-        yield Sessions(subject=pair[0], base=pair[1])
-        if options.kept:
-            kept.take_back(identity, detach(wrapped) if merged is None else wrapped)
+            again = self.load(base, "base-again")
+            yield Sessions(subject=self.session(model), base=self.session(again))
+        if kept_base:
+            kept.take_back(identity, detach(model) if merged is None else model)
+
+
+def _tokenizer(subject: Subject) -> Tokenizer:
+    from ftsec_audit.session.tokenizer import Tokenizer
+
+    candidates = filter(None, (subject.artifact, subject.base))
+    found = next(filter(None, map(Tokenizer.of, candidates)), None)
+    if found is None:
+        raise Unsupported("neither the artifact nor its base has a tokenizer.json")
+    return found
 
 
 def _probes(base: Artifact, options: SessionOptions) -> ProbeSet:
