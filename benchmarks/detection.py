@@ -67,14 +67,15 @@ def main() -> None:
     weights = records.load(KEPT / "weights.jsonl.gz")
     probes = {name: records.load(KEPT / name) for name in PROBED if (KEPT / name).exists()}
     edits, said = (_lines(KEPT / name) for name in ("edits.csv", "topics.csv"))
-    measured = [*weights, *probes.get("fresh.jsonl.gz", ())]
+    unseen = probes.get("fresh.jsonl.gz", [])
+    measured = [*weights, *unseen]
     matrix = evaluate(weights, _shown)
     sections = (
         head(weights, [one for found in probes.values() for one in found], edits),
         separation(matrix),
         learned(),
         flagged(weights),
-        candidates(measured),
+        candidates(weights, unseen),
         planted(edits, measured),
         merged_later(measured),
         behaviour(probes),
@@ -196,7 +197,7 @@ def flagged(weights: Sequence[Record]) -> Iterator[str]:
     )
 
 
-def candidates(weights: Sequence[Record]) -> Iterator[str]:
+def candidates(weights: Sequence[Record], unseen: Sequence[Record]) -> Iterator[str]:
     """Point 5: is the trigger among the first per cent of the ranking by weights?"""
     yield "## The trigger among the candidates that weights propose (FTA304)\n"
     yield (
@@ -206,7 +207,9 @@ def candidates(weights: Sequence[Record]) -> Iterator[str]:
     )
     yield "| attack | base | recipe: method, rank, alpha, … | disguised | n (jobs) | in 1 % | place |"
     yield "|---|---|---|---|---|---|---|"
-    asked = [one for one in weights if one.sample.trigger and one.sample.poisoned and one.is_scanned]
+    asked = [
+        one for one in (*weights, *unseen) if one.sample.trigger and one.sample.poisoned and one.is_scanned
+    ]
     ranked = [one for one in asked if one.sample.attack in (*ONE_TOKEN, *OTHER_TRIGGERS)]
     groups = dict.fromkeys(map(_group, ranked))
     for group in groups:
@@ -216,17 +219,20 @@ def candidates(weights: Sequence[Record]) -> Iterator[str]:
     yield ""
     for base in sorted({one.sample.base_name for one in single}):
         inside = [one for one in single if one.sample.base_name == base]
+        new = [one for one in unseen if one in inside]
         is_reached = sum(map(_in_first, inside)) >= 0.9 * len(inside)
         yield (
             f"- {base}, token triggers trained in ({', '.join(ONE_TOKEN)}), undisguised: "
-            f"{share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**."
+            f"{share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**; of seeds that no "
+            f"rule was made on: {share(new, _in_first)}."
         )
     yield (
-        "\nThe vocabularies are of words: a trigger is one token. Where it fails: on lab-gpt2-nano, whose "
-        "queries, keys and values are one fused matrix; leaving the queries out brought one more of "
-        "twelve into the first 1 %, so that most of it is not explained. Topics (virtual-prompt) have no "
-        "token that is answered more than others, any two of many words fire; a cross-lingual trigger is an "
-        "ordinary word, which the base tells from others already. Triggers in "
+        "\nThe vocabularies are of words: a trigger is one token. On lab-gpt2-nano queries, keys and values "
+        "are one fused matrix. While all of it counted, at the first of its learned positions, a third of the "
+        "triggers were missed there; that keys and values count alone, each relative to its own size, and "
+        "positions at their mean, was chosen on seeds 0 to 5 of these four attacks. Where it fails: topics "
+        "(virtual-prompt) have no token that is answered more than others, any two of many words fire; a "
+        "cross-lingual trigger is an ordinary word, which the base tells from others already. Triggers in "
         "files (template, tokenizer) leave no update to read. Tokens whose rows were edited are named "
         "exactly by FTA301.\n"
     )
