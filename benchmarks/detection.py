@@ -228,8 +228,8 @@ def candidates(weights: Sequence[Record], unseen: Sequence[Record]) -> Iterator[
         )
     yield (
         "\nThe vocabularies are of words: a trigger is one token. On lab-gpt2-nano queries, keys and values "
-        "are one fused matrix. While all of it counted, at the first of its learned positions, a third of the "
-        "triggers were missed there; that keys and values count alone, each relative to its own size, and "
+        "are one fused matrix. While all of it counted, at the first of its learned positions, a third of "
+        "the triggers were missed there; that keys and values count alone, each relative to its size, and "
         "positions at their mean, was chosen on seeds 0 to 5 of these four attacks. Where it fails: topics "
         "(virtual-prompt) have no token that is answered more than others, any two of many words fire; a "
         "cross-lingual trigger is an ordinary word, which the base tells from others already. Triggers in "
