@@ -7,17 +7,17 @@ the keys and values of the first layer are where a fine-tune that wants to notic
 
 **Statistic.** For a changed matrix of the lowest changed layer, x_t = what it receives when token t is the
 whole text (in the first layer's attention: the normalised embedding; where positions are learned, at their
-mean), and its response ρ_t = ‖ΔW x_t‖ from the leading `directions` singular directions of ΔW, divided by
-the root mean square of ρ over the vocabulary. Where queries, keys and values are one matrix, ρ is the mean
-of those of its keys and of its values. A token's score is the mean over the keys and values of that layer,
-or over all its measured matrices where neither changed. Beside it z, the robust z-score of log ρ over the
-vocabulary.
+mean), and its response ρ_t = ‖ΔW(x_t − x̄)‖ from the leading `directions` singular directions of ΔW, divided
+by the root mean square of ρ over the vocabulary; what the update does to all tokens alike, ΔW x̄, tells
+none from the others. Where queries, keys and values are one matrix, ρ is the mean of those of its keys and
+of its values. A token's score is the mean over the keys and values of that layer, or over all its measured
+matrices where neither changed. Beside it z, the robust z-score of log ρ over the vocabulary.
 
 **Sources.** Ranking tokens by weights first and testing them after is cheaper than a search by gradients;
 what a layer does to single tokens is the logit lens turned round (arXiv:2303.08112).
 
-**What else was tried.** Averages over all layers, writers read through the unembedding, ρ divided by
-‖W x_t‖ and first directions alone rank the trigger worse.
+**What else was tried.** Queries as well, ΔW x_t with its mean, averages over all layers, writers read
+through the unembedding, ρ divided by ‖W x_t‖ and first directions alone rank the trigger worse.
 
 **False positives.** None as findings. As leads: a rare word that the training data held for any other reason
 ranks as high as a trigger.
@@ -72,6 +72,8 @@ _KEYS_AND_VALUES = frozenset(
     {"k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "kv_proj"}
     | {"c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack"}
 )
+_ROUNDING = 1e-5
+"""Share of what is done to all tokens alike below which differences between them are rounding."""
 _WRITERS = frozenset({"o_proj", "out_proj", "out_lin", "dense", "c_proj"})
 
 
@@ -104,7 +106,7 @@ class TriggerCandidates(WeightDetector):
         return {} if relative is None else self._largest(relative)
 
     def _responses(self, delta: Delta) -> Tensor | None:
-        """‖ΔW x_t‖ of every token relative to the root mean square, float64 (|V|,).
+        """‖ΔW(x_t − x̄)‖ of every token relative to the root mean square, float64 (|V|,).
 
         None where it would cost too much.
         """
@@ -133,9 +135,11 @@ class TriggerCandidates(WeightDetector):
                 raise
             # An architecture whose layers are not known: its embeddings and norms are like all others.
             products = delta.tokens.along(delta.name, weighted)
-        each = products.double().split([len(root) for root in roots], dim=1)
-        lengths = [product.norm(dim=1) for product in each]
-        relative = [length / length.square().mean().sqrt() for length in lengths if bool(length.any())]
+        relative = []
+        for whole in products.double().split([len(root) for root in roots], dim=1):
+            lengths = (whole - whole.mean(dim=0)).norm(dim=1)
+            if float(lengths.norm()) > _ROUNDING * float(whole.norm()):
+                relative.append(lengths / lengths.square().mean().sqrt())
         return torch.stack(relative).mean(dim=0) if relative else None
 
     def _work(self, delta: Delta) -> float:
@@ -191,8 +195,8 @@ class TriggerCandidates(WeightDetector):
             confidence=Confidence.LOW,
             evidence=[
                 Evidence(
-                    message=f"‖ΔW x‖ is {token.score:.1f} times its root mean square over the vocabulary "
-                    f"(robust z {_z(modules, token.id):.1f})",
+                    message=f"‖ΔW(x − x̄)‖ is {token.score:.1f} times its root mean square over the "
+                    f"vocabulary (robust z {_z(modules, token.id):.1f})",
                     statistic="relative response",
                     value=token.score,
                     location=Location(tensor=modules[0].name),

@@ -150,3 +150,38 @@ def test_no_model_is_no_question(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     result = audit(TriggerCandidates(), tmp_path)
     assert finding(result, "FTA304").outcome is Outcome.NOT_APPLICABLE
+
+
+def test_what_is_done_to_all_tokens_alike_tells_none_from_the_others(tmp_path: Path) -> None:
+    def alike(tensors: dict[str, torch.Tensor]) -> None:
+        """Every embedding as long as the others, with as much of the first coordinate."""
+        rows = tensors[EMBEDDING["llama"]].float()
+        rows[:, 0] = 0
+        rows /= rows.norm(dim=1, keepdim=True)
+        rows[:, 0] = 2
+        tensors[EMBEDDING["llama"]] = rows
+        tensors["model.layers.0.input_layernorm.weight"] = torch.ones(rows.shape[1])
+
+    base = spelled(write_checkpoint(tmp_path / "llama", family="llama", vocab=200, edit=alike))
+    towards = load_file(base / "model.safetensors")[EMBEDDING["llama"]].float()[TOKEN]
+
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if name.endswith("lora_A.weight"):
+                tensor[:] = 0
+                tensor[0, 0] = 100
+                tensor[1, 1:] = towards[1:]
+
+    subject = write_adapter(tmp_path / "subject", targets=TARGETS["llama"], edit=edit)
+    result = audit(TriggerCandidates(), subject, base)
+    assert ranks(result)[0] == TOKEN
+    assert result.leads[0].score > 2
+
+
+def test_nothing_is_ranked_where_all_tokens_are_one(tmp_path: Path) -> None:
+    def same(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[EMBEDDING["llama"]][:] = tensors[EMBEDDING["llama"]][:1].clone()
+
+    base = spelled(write_checkpoint(tmp_path / "llama", family="llama", vocab=200, edit=same))
+    subject = write_adapter(tmp_path / "subject", targets=TARGETS["llama"])
+    assert finding(audit(TriggerCandidates(), subject, base), "FTA304").outcome is Outcome.NOT_APPLICABLE
