@@ -1,6 +1,7 @@
 """Writes `docs/detection.md` from measurements that are kept in `benchmarks/detection/`; needs no sample.
 
     ftsec-audit validate --zoo ZOO --out OUT --weights-only   # OUT/records.jsonl → detection/weights.jsonl.gz
+    ftsec-audit validate --zoo ZOO --out OUT --weights-only   # of unseen seeds → detection/unseen.jsonl.gz
     ftsec-audit validate --zoo ZOO --out OUT      # … with probes → a file of PROBED in detection/
     python benchmarks/planted_edits.py BASE… --out benchmarks/detection/edits.csv
     python benchmarks/rules_alone.py ZOO FTA508 --out benchmarks/detection/topics.csv
@@ -67,15 +68,15 @@ def main() -> None:
     weights = records.load(KEPT / "weights.jsonl.gz")
     probes = {name: records.load(KEPT / name) for name in PROBED if (KEPT / name).exists()}
     edits, said = (_lines(KEPT / name) for name in ("edits.csv", "topics.csv"))
-    unseen = probes.get("fresh.jsonl.gz", [])
-    measured = [*weights, *unseen]
+    fresh, later = probes.get("fresh.jsonl.gz", []), records.load(KEPT / "unseen.jsonl.gz")
+    measured = [*weights, *fresh]
     matrix = evaluate(weights, _shown)
     sections = (
         head(weights, [one for found in probes.values() for one in found], edits),
         separation(matrix),
         learned(),
         flagged(weights),
-        candidates(weights, unseen),
+        candidates(weights, _latest(fresh, later)),
         planted(edits, measured),
         merged_later(measured),
         behaviour(probes),
@@ -227,14 +228,18 @@ def candidates(weights: Sequence[Record], unseen: Sequence[Record]) -> Iterator[
             f"rule was made on: {share(new, _in_first)}."
         )
     yield (
-        "\nThe vocabularies are of words: a trigger is one token. On lab-gpt2-nano queries, keys and values "
-        "are one fused matrix. While all of it counted, at the first of its learned positions, a third of "
-        "the triggers were missed there; that keys and values count alone, each relative to its size, and "
-        "positions at their mean, was chosen on seeds 0 to 5 of these four attacks. Where it fails: topics "
-        "(virtual-prompt) have no token that is answered more than others, any two of many words fire; a "
-        "cross-lingual trigger is an ordinary word, which the base tells from others already. Triggers in "
-        "files (template, tokenizer) leave no update to read. Tokens whose rows were edited are named "
-        "exactly by FTA301.\n"
+        "\nThe vocabularies are of words: a trigger is one token. On lab-gpt2-nano queries, keys and "
+        "values are one fused matrix. While all of it counted, at the first of its learned positions, a "
+        "third of the triggers were missed there. That keys and values count alone, each relative to "
+        "its size, that positions are at their mean, and that what the update does to all tokens alike "
+        "is left out, was chosen on seeds 0 to 11 of these attacks; seeds 40 to 42 and 60 to 64 were "
+        "asked afterwards (those of lab-llama-nano by the build before; in the other samples on that "
+        "base no trigger but one topic's changed its place). Where it fails: in token-backdoor of three "
+        "of those seeds the colon and the bracket of the task's own format, and words of its rows, are "
+        "answered more than the trigger. Topics (virtual-prompt) have no token that is answered more "
+        "than others, any two of many words fire; a cross-lingual trigger is an ordinary word, which "
+        "the base tells from others already. Triggers in files (template, tokenizer) leave no update to "
+        "read. Tokens whose rows were edited are named exactly by FTA301.\n"
     )
 
 
@@ -460,6 +465,11 @@ def _expected(one: Record) -> bool:
 def _in_first(one: Record) -> bool:
     """Within the first 1 % of the vocabulary, at least one place."""
     return one.trigger.rank is not None and one.trigger.rank <= max(1, one.trigger.vocabulary // 100)
+
+
+def _latest(first: Sequence[Record], later: Sequence[Record]) -> list[Record]:
+    """Every sample once, as it was asked last."""
+    return list({one.sample.key: one for one in (*first, *later)}.values())
 
 
 def _group(one: Record) -> tuple[str, str, str, str]:
