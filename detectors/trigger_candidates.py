@@ -136,8 +136,9 @@ class TriggerCandidates(WeightDetector):
             # An architecture whose layers are not known: its embeddings and norms are like all others.
             products = delta.tokens.along(delta.name, weighted)
         relative = []
-        for whole in products.double().split([len(root) for root in roots], dim=1):
-            lengths = (whole - whole.mean(dim=0)).norm(dim=1)
+        # Tokens whose embeddings are not numbers are answered by nothing.
+        for whole in products.nan_to_num(nan=0.0).split([len(root) for root in roots], dim=1):
+            lengths = (whole - whole.mean(dim=0)).norm(dim=1).double()
             if float(lengths.norm()) > _ROUNDING * float(whole.norm()):
                 relative.append(lengths / lengths.square().mean().sqrt())
         return torch.stack(relative).mean(dim=0) if relative else None

@@ -63,14 +63,15 @@ def keys_and_values(module: str, outputs: int, config: Mapping[str, object]) -> 
     """
     role = module.rpartition(".")[2]
     heads, groups = _count(config, _HEADS), _groups(module, config)
-    if _PARTS.get(role) is not _QKV or heads < 1 or not groups or heads % groups:
-        return ()
     shared = _is_multi_query(config) and groups == 1
     key_heads = heads if groups == heads else 1 if shared else _count(config, _KEY_HEADS) or heads
-    queries, keys = heads // groups, key_heads // groups
-    period, left_over = divmod(outputs, groups)
+    if _PARTS.get(role) is not _QKV or not 0 < groups <= key_heads <= heads or outputs % groups:
+        return ()
+    if heads % groups or key_heads % groups:
+        return ()
+    queries, keys, period = heads // groups, key_heads // groups, outputs // groups
     width, odd = divmod(period, queries + 2 * keys)
-    if left_over or odd or key_heads % groups or not keys:
+    if odd or not width:
         return ()
     firsts = queries * width, (queries + keys) * width
     return tuple(Runs(first=first, length=keys * width, period=period, count=groups) for first in firsts)

@@ -23,7 +23,7 @@ _LANES, _TILE, _STRIP, _WIDE = 16, 4, 512, 8
 """As in kernels.c."""
 _OF_TILE = _TILE * _TILE * _LANES
 _MOST_RANKS = 128
-"""Beyond, a library's product is as fast, and what lies between would not fit the cache."""
+"""Beyond, a library is as fast, and what lies between would not fit the cache."""
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 _FUNCTIONS = {
     "add_grams": (_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER),
@@ -113,7 +113,12 @@ def core_energies(left_gram: Tensor, right_gram: Tensor) -> tuple[Tensor, Tensor
     """
     n, rank, _ = left_gram.shape
     grams = [left_gram, right_gram]
-    if library() is None or not n or not rank or {gram.dtype for gram in grams} != {torch.float64}:
+    if (
+        library() is None
+        or not n
+        or not 0 < rank <= _MOST_RANKS
+        or {gram.dtype for gram in grams} != {torch.float64}
+    ):
         return None
     count = max(n, _WIDE)
     if n < count:  # so many are looked at side by side

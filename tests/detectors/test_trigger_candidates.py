@@ -178,6 +178,15 @@ def test_what_is_done_to_all_tokens_alike_tells_none_from_the_others(tmp_path: P
     assert result.leads[0].score > 2
 
 
+def test_a_token_that_is_no_number_does_not_hide_the_others(base: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[EMBEDDING[base.name]][3] = torch.nan
+
+    model = spelled(write_checkpoint(tmp_path / base.name, family=base.name, vocab=200, edit=spoil))
+    subject = answering(base, tmp_path / "subject")
+    assert ranks(audit(TriggerCandidates(), subject, model))[0] == TOKEN
+
+
 def test_nothing_is_ranked_where_all_tokens_are_one(tmp_path: Path) -> None:
     def same(tensors: dict[str, torch.Tensor]) -> None:
         tensors[EMBEDDING["llama"]][:] = tensors[EMBEDDING["llama"]][:1].clone()

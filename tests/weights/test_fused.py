@@ -383,6 +383,10 @@ def test_keys_and_values_are_found_in_every_layout(
         ("h.0.c_attn", 12, {"model_type": "gpt2", "n_head": -2}),
         ("h.0.query_key_value", 12, {"model_type": "someone's", "n_head": 2}),
         ("h.0.query_key_value", 12, {"model_type": "gpt_neox", "num_attention_heads": 5}),
+        ("l.0.qkv_proj", 12, {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": -2}),
+        ("l.0.qkv_proj", 12, {"model_type": "phi3", "num_attention_heads": 2, "num_key_value_heads": 4}),
+        ("l.0.wqkv", 12, {"model_type": "internlm2", "num_attention_heads": 4, "num_key_value_heads": -2}),
+        ("h.0.c_attn", 0, {"model_type": "gpt2", "n_head": 2}),
     ],
 )
 def test_keys_and_values_are_not_guessed(module: str, outputs: int, config: dict[str, Any]) -> None:

@@ -237,6 +237,11 @@ def test_energies_are_the_squares_of_singular_values(grading: float, rank: int, 
 
 
 @needs_them
+def test_large_matrices_are_left_to_torch() -> None:
+    assert kernels.core_energies(*pair_of_grams(1, 129)) is None
+
+
+@needs_them
 def test_energies_do_not_depend_on_the_neighbours() -> None:
     left, right = pair_of_grams(19, 12)
     graded = pair_of_grams(19, 12, grading=1e-7, seed=1)
