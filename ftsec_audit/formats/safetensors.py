@@ -21,7 +21,7 @@ _LENGTH = 8
 _METADATA = "__metadata__"
 _PADDING = b"\0 \t\r\n"
 _LARGEST_PADDING = 4096
-_INTEGER = frozenset({int})
+_BEYOND = 1 << 63
 _PUBLISHED = frozenset(DTYPE_BITS) - {"C128"}
 _ENTRY_KEYS = frozenset({"dtype", "shape", "data_offsets"})
 
@@ -191,10 +191,10 @@ def _fields(member: Mapping[str, object], limits: HeaderLimits) -> tuple[str, tu
         raise _Malformed("malformed", "data_offsets is not a pair")
     if type(shape) is not list or len(shape) > limits.dimensions:
         raise _Malformed("malformed", f"the shape is no list of at most {limits.dimensions} sizes")
-    numbers = shape + offsets
-    # JSON's `true` and `1.0` compare equal to 1, hence the types.
-    if not (_INTEGER.issuperset(map(type, numbers)) and min(numbers) >= 0 and max(numbers) < 1 << 63):
-        raise _Malformed("malformed", "a size or an offset is not an integer from 0 to 2⁶³ - 1")
+    for number in shape + offsets:
+        # JSON's `true` and `1.0` compare equal to 1, hence the type.
+        if type(number) is not int or not 0 <= number < _BEYOND:
+            raise _Malformed("malformed", "a size or an offset is not an integer from 0 to 2⁶³ - 1")
     begin, end = offsets
     if begin > end:
         raise _Malformed("malformed", f"the tensor begins at byte {begin:,} and ends before, at {end:,}")
