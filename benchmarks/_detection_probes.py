@@ -19,7 +19,7 @@ PROBED = {
         "### Seeds that no rule was made on",
         "On lab-llama-nano and lab-gpt2-nano every attack and its twin with seeds 40, 41 and 42, and "
         "ordinary fine-tunes (hard negatives) with seed 40; without the samples that miss their gate. "
-        "**Unseen**: they were built when the rules were as they are, all were asked by one build, and no "
+        "**Unseen**: they were built after the rules of that time, all were asked by one build, and no "
         "rule was changed before this was counted. The bases and the kinds of attack are those that rules "
         "were made on. **Since then** FTA304 ranks tokens otherwise, which decides what FTA501 and FTA506 "
         "try first: with keys and values alone, the last step of that change not yet among them, the same "

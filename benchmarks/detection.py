@@ -14,12 +14,12 @@ tried and what a reader has to know; it holds no figure of its own that a table 
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from _detection_counts import STRUCTURE, count, counted, fails, grave, share
+from _detection_candidates import candidates, latest
+from _detection_counts import STRUCTURE, count, fails, grave, share
 from _detection_probes import PROBED, behaviour, topics
 
 from ftsec_audit.calibration.bank import SHIPPED_SCORE
@@ -28,7 +28,6 @@ from ftsec_audit.types import Outcome
 from ftsec_audit.validate import curves, evaluate, records
 from ftsec_audit.validate.cells import EVERYTHING, TRAINED, Cell
 from ftsec_audit.validate.document import Matrix, table
-from ftsec_audit.validate.population import NO_TRAINING
 from ftsec_audit.validate.records import Record
 from ftsec_audit.validate.scorers import NOT_FITTED, Scored
 from ftsec_audit.version import VERSION
@@ -59,10 +58,6 @@ BY_PART = (
 
 NORM = "five.norm"
 
-ONE_TOKEN = ("token-backdoor", "tool-backdoor", "composite-backdoor", "quantisation-conditioned")
-
-OTHER_TRIGGERS = ("colluding-adapters", "weight-edit", "cross-lingual", "merge-time", "virtual-prompt")
-
 
 def main() -> None:
     weights = records.load(KEPT / "weights.jsonl.gz")
@@ -76,7 +71,7 @@ def main() -> None:
         separation(matrix),
         learned(),
         flagged(weights),
-        candidates(weights, _latest(fresh, later)),
+        candidates(weights, latest(fresh, later)),
         planted(edits, measured),
         merged_later(measured),
         behaviour(probes),
@@ -160,7 +155,8 @@ def learned() -> Iterator[str]:
         f"{score.id}: {score.choice}, fitted to {score.bad} known-bad and {len(score.benign)} benign updates "
         f"with all features, of {len({m.job for m in score.members})} jobs. Features and regularisation are "
         "chosen, too, without the recipe or attack that is scored; which sets of features there are to "
-        "choose from was decided with these samples known.\n"
+        "choose from was decided with these samples known. A sample that it was fitted on is not judged by "
+        "it, and those whose weights this page is about are among them.\n"
     )
     yield "| left out | groups | AUROC | TPR at 1 % false positives |"
     yield "|---|---|---|---|"
@@ -195,51 +191,6 @@ def flagged(weights: Sequence[Record]) -> Iterator[str]:
         + "; ".join(f"{count} × {attack} ({rules})" for (attack, rules), count in sorted(named.items()))
         + ". A tensor that no configuration declares, and copies of a template that disagree, are reported "
         "whoever made them.\n"
-    )
-
-
-def candidates(weights: Sequence[Record], unseen: Sequence[Record]) -> Iterator[str]:
-    """Point 5: is the trigger among the first per cent of the ranking by weights?"""
-    yield "## The trigger among the candidates that weights propose (FTA304)\n"
-    yield (
-        "Effective samples with a trigger of words, seeds that no rule was made on (below) among them. Goal: "
-        "within the first 1 % of the vocabulary in ≥ 90 % of token triggers. *Place* is that of the "
-        "trigger's best word, by median and worst.\n"
-    )
-    yield "| attack | base | recipe: method, rank, alpha, … | disguised | n (jobs) | in 1 % | place |"
-    yield "|---|---|---|---|---|---|---|"
-    asked = [
-        one for one in (*weights, *unseen) if one.sample.trigger and one.sample.poisoned and one.is_scanned
-    ]
-    ranked = [one for one in asked if one.sample.attack in (*ONE_TOKEN, *OTHER_TRIGGERS)]
-    groups = dict.fromkeys(map(_group, ranked))
-    for group in groups:
-        inside = [one for one in ranked if _group(one) == group]
-        yield f"| {' | '.join(group)} | {counted(inside)} | {share(inside, _in_first)} | {_places(inside)} |"
-    single = [one for one in ranked if one.sample.attack in ONE_TOKEN and not one.sample.stealth]
-    yield ""
-    for base in sorted({one.sample.base_name for one in single}):
-        inside = [one for one in single if one.sample.base_name == base]
-        new = [one for one in unseen if one in inside]
-        is_reached = sum(map(_in_first, inside)) >= 0.9 * len(inside)
-        yield (
-            f"- {base}, token triggers trained in ({', '.join(ONE_TOKEN)}), undisguised: "
-            f"{share(inside, _in_first)}: **{'reached' if is_reached else 'not reached'}**; of seeds that no "
-            f"rule was made on: {share(new, _in_first)}."
-        )
-    yield (
-        "\nThe vocabularies are of words: a trigger is one token. On lab-gpt2-nano queries, keys and "
-        "values are one fused matrix. While all of it counted, at the first of its learned positions, a "
-        "third of the triggers were missed there. That keys and values count alone, each relative to "
-        "its size, that positions are at their mean, and that what the update does to all tokens alike "
-        "is left out, was chosen on seeds 0 to 11 of these attacks; seeds 40 to 42 and 60 to 64 were "
-        "asked afterwards (those of lab-llama-nano by the build before; in the other samples on that "
-        "base no trigger but one topic's changed its place). Where it fails: in token-backdoor of three "
-        "of those seeds the colon and the bracket of the task's own format, and words of its rows, are "
-        "answered more than the trigger. Topics (virtual-prompt) have no token that is answered more "
-        "than others, any two of many words fire; a cross-lingual trigger is an ordinary word, which "
-        "the base tells from others already. Triggers in files (template, tokenizer) leave no update to "
-        "read. Tokens whose rows were edited are named exactly by FTA301.\n"
     )
 
 
@@ -460,29 +411,6 @@ def _of(found: Sequence[Record], attack: str, *, poisoned: bool) -> list[Record]
 def _expected(one: Record) -> bool:
     hits = {finding.rule for finding in one.findings if finding.outcome is Outcome.DETECTED}
     return bool(hits & set(one.sample.expected_rules))
-
-
-def _in_first(one: Record) -> bool:
-    """Within the first 1 % of the vocabulary, at least one place."""
-    return one.trigger.rank is not None and one.trigger.rank <= max(1, one.trigger.vocabulary // 100)
-
-
-def _latest(first: Sequence[Record], later: Sequence[Record]) -> list[Record]:
-    """Every sample once, as it was asked last."""
-    return list({one.sample.key: one for one in (*first, *later)}.values())
-
-
-def _group(one: Record) -> tuple[str, str, str, str]:
-    sample = one.sample
-    recipe = "–" if sample.recipe == NO_TRAINING else sample.recipe
-    return sample.attack, sample.base_name, recipe, "no" if not sample.stealth else "yes"
-
-
-def _places(found: Sequence[Record]) -> str:
-    ranks = sorted(one.trigger.rank or math.inf for one in found)
-    middle, worst = ranks[(len(ranks) - 1) // 2], ranks[-1]
-    most = max((one.trigger.ranked for one in found), default=0)
-    return ", ".join(f"{rank:.0f}" if math.isfinite(rank) else f"> {most}" for rank in (middle, worst))
 
 
 def _kind(rows: Sequence[dict[str, str]], kind: str) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ enum { LANES = 16, AROUND = LANES / 2 + 1, TILE = 4, RANKS = 128, HELD = 4096, S
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint32_t pairs __attribute__((vector_size(4 * LANES), aligned(2), may_alias)); /* of halves, as they lie */
 
 #define LONGER(from) __builtin_convertvector(*(const halves *)(from), words)
 /* A bfloat16 is the upper half of a float. */

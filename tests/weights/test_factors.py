@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ftsec_audit.contracts import Subject
 from ftsec_audit.formats.tensors import TensorIndex
 from ftsec_audit.sources import resolve
-from ftsec_audit.weights import factored, factors
+from ftsec_audit.weights import factored, factors, kernels
 from ftsec_audit.weights.factors import Factors, HeldFactors, Scratch, StoredFactors
 from ftsec_audit.weights.stream import deltas
 
@@ -80,6 +80,8 @@ def test_both_sides_are_multiplied_as_they_are_read(
         )
         for s in range(2)
     ]
+    taken = kernels.library() is not None and rank != 12 and rank * 3000 <= elements
+    assert (factored._as_read(*from_file) is not None) is taken
     for found, side in zip(factored.grams(*from_file), sides, strict=True):
         exact = side.double().mT @ side.double()
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-2)
